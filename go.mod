@@ -1,0 +1,3 @@
+module github.com/tidewaiter/tidewaiter
+
+go 1.26.3
