@@ -2,4 +2,7 @@ module github.com/tidewaiter/tidewaiter
 
 go 1.26.3
 
-require github.com/opencontainers/go-digest v1.0.0
+require (
+	github.com/opencontainers/go-digest v1.0.0
+	github.com/opencontainers/image-spec v1.1.1
+)
