@@ -3,6 +3,7 @@ module github.com/tidewaiter/tidewaiter
 go 1.26.3
 
 require (
+	github.com/aquasecurity/trivy-db v0.0.0-20260813095258-0e0340a01b57
 	github.com/distribution/distribution/v3 v3.1.2
 	github.com/elastic/go-seccomp-bpf v1.6.0
 	github.com/google/go-cmp v0.7.0
