@@ -1,0 +1,100 @@
+package oci
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Pattern is a glob over repository names, anchored at both ends: '*' stands for any run of characters within one path
+// component, '**' for any number of whole components, none included. The zero value matches nothing.
+type Pattern struct {
+	parts []string
+}
+
+// ParsePattern returns the pattern s describes. An empty pattern, an empty component, or a '**' that shares its component with
+// other characters is refused, because each is more likely a slip than a wish.
+func ParsePattern(s string) (Pattern, error) {
+	parts := strings.Split(s, "/")
+	for _, p := range parts {
+		if p == "" {
+			return Pattern{}, fmt.Errorf("pattern %q has an empty component", s)
+		}
+		if strings.Contains(p, "**") && p != "**" {
+			return Pattern{}, fmt.Errorf("pattern %q: ** must be a whole component", s)
+		}
+		for _, r := range p {
+			if !patternRune(r) {
+				return Pattern{}, fmt.Errorf("pattern %q: %q never occurs in a repository name", s, r)
+			}
+		}
+	}
+	return Pattern{parts: parts}, nil
+}
+
+// ParseFullPattern is [ParsePattern] for patterns over full names, upstream host first: a port's ':' may be written '_', as it is
+// in the names clients use.
+func ParseFullPattern(s string) (Pattern, error) {
+	p, err := ParsePattern(s)
+	if err == nil && len(p.parts) > 1 {
+		p.parts[0] = UnescapePort(p.parts[0])
+	}
+	return p, err
+}
+
+func patternRune(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || strings.ContainsRune("*._-:", r)
+}
+
+// String returns the pattern as it was written, but for the ':' of a port in front of a full one.
+func (p Pattern) String() string { return strings.Join(p.parts, "/") }
+
+// Match reports whether the whole of name fits the pattern.
+func (p Pattern) Match(name string) bool {
+	return len(p.parts) > 0 && matchParts(p.parts, strings.Split(name, "/"))
+}
+
+// matchParts returns to the latest '**' only: whatever an earlier one could take instead, the later one can as well. So the cost is
+// the product of the lengths, whatever name a client thinks of.
+func matchParts(pattern, name []string) bool {
+	p, n := 0, 0
+	anyPart, resume := -1, 0 // the latest '**', and where the name goes on after what it has taken so far
+	for n < len(name) {
+		switch {
+		case p < len(pattern) && pattern[p] == "**":
+			anyPart, resume = p, n
+			p++
+		case p < len(pattern) && matchPart(pattern[p], name[n]):
+			p, n = p+1, n+1
+		case anyPart >= 0:
+			resume++
+			p, n = anyPart+1, resume
+		default:
+			return false
+		}
+	}
+	for p < len(pattern) && pattern[p] == "**" {
+		p++
+	}
+	return p == len(pattern)
+}
+
+// matchPart matches one component, in which each '*' stands for any run of characters.
+func matchPart(pattern, s string) bool {
+	pieces := strings.Split(pattern, "*")
+	if len(pieces) == 1 {
+		return pattern == s
+	}
+	if !strings.HasPrefix(s, pieces[0]) {
+		return false
+	}
+	s = s[len(pieces[0]):]
+	last := pieces[len(pieces)-1]
+	for _, piece := range pieces[1 : len(pieces)-1] {
+		i := strings.Index(s, piece)
+		if i < 0 {
+			return false
+		}
+		s = s[i+len(piece):]
+	}
+	return len(s) >= len(last) && strings.HasSuffix(s, last)
+}
