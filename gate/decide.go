@@ -1,0 +1,228 @@
+package gate
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tidewaiter/tidewaiter/oci"
+)
+
+// verdictLifetime is how long a verdict counts when nothing makes it lapse earlier. It bounds how long a fact outside our inputs,
+// such as a signature removed at the upstream, can go unnoticed.
+const verdictLifetime = 24 * time.Hour
+
+// unsignedLifetime is how long a refusal for want of a signature counts: signatures arrive after the image they sign.
+const unsignedLifetime = time.Minute
+
+// Decide returns the verdict on e by the policies of set at the time now. It is pure: equal arguments give equal verdicts. Adding
+// a finding or a gap, or taking away a signature, never turns a denial into an admission, and the order of what is in e does not
+// matter. What was not examined and is asked for denies, and no waiver or mode changes that.
+func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
+	v := Verdict{
+		Repository: e.Candidate.Repository, Digest: e.Candidate.Digest, MediaType: e.Manifest.MediaType,
+		PolicyRevision: set.Revision, WaiverRevision: set.WaiverRevision,
+		Signatures: e.Signatures, Rejections: e.Rejections, Findings: e.Findings, Packages: len(e.Inventory.Packages),
+		JudgedAt: now.UTC(), Until: now.UTC().Add(verdictLifetime), Complete: true,
+	}
+	for _, d := range e.Manifest.Blobs() {
+		v.Blobs = append(v.Blobs, d.Digest)
+	}
+	for _, d := range e.Manifest.Manifests {
+		v.Children = append(v.Children, d.Digest)
+	}
+	p, ok := set.For(e.Candidate.Repository)
+	if !ok {
+		v.Reasons = []Reason{{Rule: RuleMatch, Message: "no policy matches " + e.Candidate.Repository.String()}}
+		return v
+	}
+	v.Policy, v.File, v.Line, v.Keep = p.Name, p.File, p.Line, p.OnFail == Quarantine
+
+	var reasons []Reason
+	reasons = append(reasons, imageReasons(p, e.Manifest)...)
+	reasons = append(reasons, signatureReasons(p, e)...)
+	reasons = append(reasons, findingReasons(p, e, now, &v)...)
+	reasons = append(reasons, gapReasons(p, e)...)
+	reasons = sorted(reasons)
+	reasons, v.Waived = waive(set.Waivers, e.Candidate, reasons, now, &v)
+
+	switch {
+	case p.needsLayers(e) && !e.Examined:
+		v.Complete = false
+		v.Reasons = append(reasons, Reason{Rule: RuleUnexamined, Message: "its layers have not been examined"})
+	case p.Mode == Warn:
+		v.Warnings, v.Decision = reasons, Allow
+	case len(reasons) == 0:
+		v.Decision = Allow
+	default:
+		v.Reasons = reasons
+	}
+	if slices.ContainsFunc(v.Reasons, func(r Reason) bool { return r.Rule == RuleSignatures }) {
+		v.lapseAt(now.Add(unsignedLifetime))
+	}
+	return v
+}
+
+// needsLayers reports whether p can only decide on e with the content of its layers.
+func (p Policy) needsLayers(e Evidence) bool {
+	return p.ReadsLayers() && !e.Manifest.IsIndex() && !e.OnlyStatements
+}
+
+// lapseAt brings v's end forward to t, unless it is earlier already or t is the zero time.
+func (v *Verdict) lapseAt(t time.Time) {
+	if t = t.UTC(); !t.IsZero() && t.Before(v.Until) {
+		v.Until = t
+	}
+}
+
+func imageReasons(p Policy, m oci.Manifest) []Reason {
+	var reasons []Reason
+	if size := totalBytes(m); p.Image.MaxBytes > 0 && size > p.Image.MaxBytes {
+		reasons = append(reasons, Reason{Rule: RuleSize, Message: fmt.Sprintf("%d bytes, more than the %d allowed", size, p.Image.MaxBytes)})
+	}
+	if p.Image.UnsafeForeignLayers {
+		return reasons
+	}
+	for _, d := range append(m.Blobs(), m.Manifests...) {
+		if isForeign(d) {
+			reasons = append(reasons, Reason{Rule: RuleForeignLayers, Message: fmt.Sprintf("%s is fetched by clients from elsewhere, past this gate", short(d.Digest))})
+		}
+	}
+	return reasons
+}
+
+// isForeign reports whether clients may fetch d from somewhere else: containerd tries a descriptor's urls before it asks us.
+func isForeign(d oci.Descriptor) bool {
+	return len(d.URLs) > 0 || strings.Contains(d.MediaType, ".nondistributable.") || strings.Contains(d.MediaType, ".rootfs.foreign.")
+}
+
+// totalBytes adds up the config and layers as their descriptors give them. It saturates: a manifest may claim anything.
+func totalBytes(m oci.Manifest) int64 {
+	var sum int64
+	for _, d := range m.Blobs() {
+		if d.Size > math.MaxInt64-sum {
+			return math.MaxInt64
+		}
+		sum += d.Size
+	}
+	return sum
+}
+
+func signatureReasons(p Policy, e Evidence) []Reason {
+	if e.OnlyStatements {
+		return nil
+	}
+	signed := func(authority string) bool {
+		return slices.ContainsFunc(e.Signatures, func(s Signature) bool { return s.Authority == authority })
+	}
+	var reasons []Reason
+	if anyOf := p.Signatures.AnyOf; len(anyOf) > 0 && !slices.ContainsFunc(anyOf, signed) {
+		message := "not signed by " + strings.Join(anyOf, " or ") + offered(e.Rejections)
+		if len(e.Rejections) == 0 {
+			message = "unsigned: no signature by " + strings.Join(anyOf, " or ")
+		}
+		reasons = append(reasons, Reason{Rule: RuleSignatures, Message: message})
+	}
+	for _, authority := range p.Signatures.AllOf {
+		if !signed(authority) {
+			reasons = append(reasons, Reason{Rule: RuleSignatures, Message: "not signed by " + authority + offered(e.Rejections)})
+		}
+	}
+	return reasons
+}
+
+// offered says, for a person, what was there in place of the signature that is missing.
+func offered(rejections []Rejection) string {
+	if len(rejections) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (%d offered, the first is refused: %s)", len(rejections), rejections[0].Why)
+}
+
+func findingReasons(p Policy, e Evidence, now time.Time, v *Verdict) []Reason {
+	if p.Vulnerabilities == nil {
+		return nil
+	}
+	var reasons []Reason
+	for _, f := range e.Findings {
+		rule, denies := p.Vulnerabilities.denies(f, now, v)
+		if !denies {
+			continue
+		}
+		message := fmt.Sprintf("%s (%s) in %s %s", f.ID, f.Severity, f.Package.Name, f.Package.Version)
+		if f.FixedVersion != "" {
+			message += ", fixed in " + f.FixedVersion
+		}
+		reasons = append(reasons, Reason{Rule: rule, Message: message, Finding: &f})
+	}
+	return reasons
+}
+
+// denies reports whether f denies, and by which rule. When only its grace lets f pass, v lapses as the grace ends.
+func (r VulnerabilityRule) denies(f Finding, now time.Time, v *Verdict) (Rule, bool) {
+	if slices.ContainsFunc(r.Deny, func(id string) bool { return strings.EqualFold(id, f.ID) }) {
+		return RuleDenyList, true
+	}
+	if r.DenyAt == nil || max(f.Severity, Low) < *r.DenyAt || r.OnlyFixable && f.FixedVersion == "" {
+		return "", false
+	}
+	if !f.Published.IsZero() && now.Before(f.Published.Add(r.Grace)) {
+		v.lapseAt(f.Published.Add(r.Grace))
+		return "", false
+	}
+	return RuleVulnerabilities, true
+}
+
+func gapReasons(p Policy, e Evidence) []Reason {
+	var reasons []Reason
+	for _, g := range e.Gaps {
+		if slices.Contains(p.TolerateGaps, g.Kind) {
+			continue
+		}
+		message := fmt.Sprintf("%s: %s", g.Kind, g.Why)
+		if g.Layer != "" {
+			message += " in layer " + short(g.Layer)
+		}
+		reasons = append(reasons, Reason{Rule: RuleGap, Message: message, Gap: &g})
+	}
+	return reasons
+}
+
+// sorted puts reasons in the order of [Rules], the worst finding first, and drops repetitions: the same package found at two
+// paths is one reason for a person.
+func sorted(reasons []Reason) []Reason {
+	rank := map[Rule]int{}
+	for i, r := range Rules() {
+		rank[r] = i
+	}
+	severity := func(r Reason) Severity {
+		if r.Finding == nil {
+			return Unrated
+		}
+		return r.Finding.Severity
+	}
+	slices.SortFunc(reasons, func(a, b Reason) int {
+		return cmp.Or(cmp.Compare(rank[a.Rule], rank[b.Rule]), cmp.Compare(severity(b), severity(a)),
+			cmp.Compare(a.Message, b.Message), cmp.Compare(a.path(), b.path()))
+	})
+	return slices.CompactFunc(reasons, func(a, b Reason) bool { return a.Rule == b.Rule && a.Message == b.Message })
+}
+
+func (r Reason) path() string {
+	switch {
+	case r.Finding != nil:
+		return r.Finding.Path
+	case r.Gap != nil:
+		return string(r.Gap.Layer) + r.Gap.Path
+	}
+	return ""
+}
+
+// short returns enough of a digest for a person to tell it from another.
+func short(d oci.Digest) string {
+	const shown = len("sha256:") + 12
+	return d.String()[:min(len(d), shown)]
+}

@@ -1,0 +1,272 @@
+package gate
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/tidewaiter/tidewaiter/oci"
+)
+
+// maxStatementBytes bounds a layer that is read to see whether it is a signature or attestation. The largest in the wild are SBOM
+// attestations of some megabytes.
+const maxStatementBytes = 16 << 20
+
+// maxStatements bounds the layers of a manifest of signatures, one per signature.
+const maxStatements = 64
+
+// gatherSignatures adds to e who signed it, and whether it is nothing but signatures itself.
+func (g *Gate) gatherSignatures(ctx context.Context, p Policy, e *Evidence) error {
+	authorities := p.Signatures.Authorities()
+	if len(authorities) == 0 && !p.ReadsLayers() {
+		return nil
+	}
+	if e.Manifest.IsEvidence() {
+		only, err := g.onlyStatements(ctx, e.Candidate, e.Manifest)
+		if err != nil || only {
+			e.OnlyStatements = only
+			return err
+		}
+	}
+	if len(authorities) == 0 {
+		return nil
+	}
+	found, err := g.o.Signatures.Verify(ctx, e.Candidate, authorities)
+	if err != nil {
+		return err
+	}
+	e.SignatureEvidence = found
+	if e.Manifest.IsIndex() || len(signatureReasons(p, *e)) == 0 {
+		return nil
+	}
+	return g.inheritSignatures(ctx, p, e)
+}
+
+// onlyStatements reports whether every layer of m is a JSON document, as its media type claims. What a layer claims counts for
+// nothing until it has been read: an image behind the media types of signatures is an image.
+func (g *Gate) onlyStatements(ctx context.Context, c Candidate, m oci.Manifest) (bool, error) {
+	if len(m.Layers) > maxStatements {
+		return false, nil
+	}
+	for _, l := range m.Layers {
+		if l.Size > maxStatementBytes {
+			return false, nil
+		}
+		r, err := g.o.Bytes.Open(ctx, c, l)
+		if err != nil {
+			return false, err
+		}
+		body, err := oci.ReadBounded(r, maxStatementBytes)
+		if err := errors.Join(err, r.Close()); err != nil {
+			return false, err
+		}
+		if !bytes.HasPrefix(body, []byte("{")) || !json.Valid(body) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// maxParents bounds the indexes looked at for one of their children: a nightly build may list an unchanged child for months, and
+// the latest ones are the ones in use.
+const maxParents = 16
+
+// inheritSignatures adds to e the signatures of the indexes of its own repository that list it and are admitted now, until they
+// satisfy p. An index of another repository, or one that is denied, covers nothing.
+func (g *Gate) inheritSignatures(ctx context.Context, p Policy, e *Evidence) error {
+	parents, err := g.o.Records.Parents(ctx, e.Candidate)
+	if err != nil {
+		return err
+	}
+	for _, parent := range parents[:min(len(parents), maxParents)] {
+		v, err := g.Judge(ctx, parent)
+		if err != nil {
+			return fmt.Errorf("judging the index %s: %w", parent.Digest, err)
+		}
+		if !v.Allowed() {
+			continue
+		}
+		for _, s := range v.Signatures {
+			s.Inherited = parent.Digest
+			e.Signatures = append(e.Signatures, s)
+		}
+		if len(signatureReasons(p, *e)) == 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
+// inventory returns what the image m holds, reading only layers that were never read before, the largest first.
+func (g *Gate) inventory(ctx context.Context, c Candidate, m oci.Manifest) (Inventory, error) {
+	if size := totalBytes(m); g.o.MaxImageBytes > 0 && size > g.o.MaxImageBytes {
+		why := fmt.Sprintf("the image is %d bytes, at most %d are read", size, g.o.MaxImageBytes)
+		return Inventory{Gaps: []Gap{{Kind: GapLimit, Why: why}}}, nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	inventories := make([]LayerInventory, len(m.Layers))
+	failures := make([]error, len(m.Layers))
+	order := make([]int, len(m.Layers))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(m.Layers[b].Size, m.Layers[a].Size) })
+	slots := make(chan struct{}, cap(g.workers)) // one image starts no more readings than there are workers
+	var readings sync.WaitGroup
+	for _, i := range order {
+		slots <- struct{}{}
+		readings.Go(func() {
+			defer func() { <-slots }()
+			if inventories[i], failures[i] = g.layer(ctx, c, m.Layers[i]); failures[i] != nil {
+				cancel() // the others cannot lead to a verdict any more
+			}
+		})
+	}
+	readings.Wait()
+	if err := firstCause(failures); err != nil {
+		return Inventory{}, err
+	}
+	inv := Merge(inventories)
+	gap, err := g.checkConfig(ctx, c, m, inventories)
+	if gap != nil {
+		inv.Gaps = append(inv.Gaps, *gap)
+	}
+	return inv, err
+}
+
+// maxConfigBytes bounds an image config. Real ones are kilobytes; containerd reads at most 8 MiB.
+const maxConfigBytes = 8 << 20
+
+// checkConfig compares the layers an image's config names by their uncompressed digests with those that were read. A config that
+// tells another story than its manifest is a gap: which of the two a runtime goes by is not ours to guess.
+func (g *Gate) checkConfig(ctx context.Context, c Candidate, m oci.Manifest, layers []LayerInventory) (*Gap, error) {
+	if m.Config.MediaType != oci.MediaTypeConfig && m.Config.MediaType != oci.MediaTypeDockerConf {
+		return nil, nil
+	}
+	gap := func(format string, args ...any) (*Gap, error) {
+		return &Gap{Kind: GapConfig, Why: fmt.Sprintf(format, args...)}, nil
+	}
+	if m.Config.Size > maxConfigBytes {
+		return gap("the config is %d bytes, at most %d are read", m.Config.Size, maxConfigBytes)
+	}
+	r, err := g.o.Bytes.Open(ctx, c, m.Config)
+	if err != nil {
+		return nil, err
+	}
+	body, err := oci.ReadBounded(r, maxConfigBytes)
+	if err := errors.Join(err, r.Close()); err != nil {
+		return nil, fmt.Errorf("config %s: %w", m.Config.Digest, err)
+	}
+	var config struct {
+		RootFS struct {
+			DiffIDs []oci.Digest `json:"diff_ids"`
+		} `json:"rootfs"`
+	}
+	if err := json.Unmarshal(body, &config); err != nil {
+		return gap("the config is not JSON")
+	}
+	if len(config.RootFS.DiffIDs) != len(layers) {
+		return gap("the config names %d layers, the manifest %d", len(config.RootFS.DiffIDs), len(layers))
+	}
+	for i, l := range layers {
+		if l.DiffID != "" && l.DiffID != config.RootFS.DiffIDs[i] {
+			return gap("the config and the manifest disagree about layer %s", short(l.Layer))
+		}
+	}
+	return nil, nil
+}
+
+// firstCause returns the error that made the others give up, rather than their giving up.
+func firstCause(errs []error) error {
+	var given error
+	for _, err := range errs {
+		if err != nil && (given == nil || errors.Is(given, context.Canceled)) {
+			given = err
+		}
+	}
+	return given
+}
+
+// layer returns the inventory of one layer for an image that announces it as desc.
+func (g *Gate) layer(ctx context.Context, c Candidate, desc oci.Descriptor) (LayerInventory, error) {
+	compression, gap := announced(desc)
+	if gap != nil {
+		return LayerInventory{Layer: desc.Digest, Gaps: []Gap{*gap}}, nil
+	}
+	inv, err := g.readOnce(ctx, c, desc)
+	if err != nil {
+		return LayerInventory{}, err
+	}
+	if inv.Compression != compression && len(inv.Gaps) == 0 {
+		// Runtimes differ in whether they believe the media type or look at the bytes. We serve neither reading.
+		inv.Gaps = []Gap{{Kind: GapUnreadableLayer, Layer: desc.Digest, Why: fmt.Sprintf("announced as %s, its bytes are %s", compression, inv.Compression)}}
+	}
+	return inv, nil
+}
+
+// readOnce returns the inventory of a layer from the records, or reads the layer: once, however many images ask for it.
+func (g *Gate) readOnce(ctx context.Context, c Candidate, desc oci.Descriptor) (LayerInventory, error) {
+	done := g.layers.DoChan(desc.Digest.String(), g.detached(func(ctx context.Context) (any, error) {
+		if inv, ok, err := g.o.Inventories.Inventory(ctx, desc.Digest); err != nil || ok {
+			return inv, err
+		}
+		return g.readLayer(ctx, c, desc)
+	}))
+	select {
+	case result := <-done:
+		if result.Err != nil {
+			return LayerInventory{}, result.Err
+		}
+		return result.Val.(LayerInventory), nil
+	case <-ctx.Done():
+		return LayerInventory{}, ctx.Err()
+	}
+}
+
+// readLayer reads a layer and records what it holds. A worker's death is a gap of this judging alone: it may be the machine's
+// fault, so it is not recorded as a fact about the layer.
+func (g *Gate) readLayer(ctx context.Context, c Candidate, desc oci.Descriptor) (LayerInventory, error) {
+	select {
+	case g.workers <- struct{}{}:
+		defer func() { <-g.workers }()
+	case <-ctx.Done():
+		return LayerInventory{}, ctx.Err()
+	}
+	r, err := g.o.Bytes.Open(ctx, c, desc)
+	if err != nil {
+		return LayerInventory{}, err
+	}
+	inv, err := g.o.Scanner.ReadLayer(ctx, desc, r)
+	if err := errors.Join(err, r.Close()); err != nil {
+		return LayerInventory{}, fmt.Errorf("layer %s: %w", desc.Digest, err)
+	}
+	inv.Format, inv.Layer = InventoryFormat, desc.Digest
+	if slices.ContainsFunc(inv.Gaps, func(gap Gap) bool { return gap.Kind == GapScanner }) {
+		return inv, nil
+	}
+	return inv, g.o.Inventories.RecordInventory(ctx, inv)
+}
+
+// announced returns the compression that desc's media type announces, or the gap that a layer of such a type is. Types are those of
+// the image specification, of Docker, and of charts, all of which hold tar archives.
+func announced(desc oci.Descriptor) (compression string, gap *Gap) {
+	t := strings.ToLower(desc.MediaType)
+	if strings.HasSuffix(t, "+encrypted") {
+		return "", &Gap{Kind: GapEncryptedLayer, Layer: desc.Digest, Why: "it is encrypted"}
+	}
+	for _, known := range [...]struct{ suffix, compression string }{
+		{".tar+gzip", CompressionGzip}, {".tar.gzip", CompressionGzip}, {".tar+zstd", CompressionZstd}, {".tar.zstd", CompressionZstd}, {".tar", CompressionNone},
+	} {
+		if strings.HasSuffix(t, known.suffix) {
+			return known.compression, nil
+		}
+	}
+	return "", &Gap{Kind: GapUnknownMediaType, Layer: desc.Digest, Why: fmt.Sprintf("media type %.100q is not one that is looked into", desc.MediaType)}
+}

@@ -1,0 +1,167 @@
+package gate
+
+import (
+	"cmp"
+	"maps"
+	"path"
+	"slices"
+
+	"github.com/tidewaiter/tidewaiter/oci"
+)
+
+// InventoryFormat is the version of [LayerInventory]. It changes whenever a layer read again would yield other facts, and
+// inventories of another version are not used.
+const InventoryFormat = 1
+
+// How a layer's bytes are compressed.
+const (
+	CompressionNone = "none"
+	CompressionGzip = "gzip"
+	CompressionZstd = "zstd"
+)
+
+// Package is a piece of software found installed in a layer. All of it was written by whoever built the layer.
+type Package struct {
+	// Type is the package-URL type: deb, apk, rpm, golang, npm, pypi, maven, gem, cargo, nuget, composer.
+	Type    string `json:"type"`
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Arch    string `json:"arch,omitempty"`
+	// Source and SourceVersion name the source package advisories of a distribution are filed under; empty when the package is
+	// its own source.
+	Source        string `json:"source,omitempty"`
+	SourceVersion string `json:"source_version,omitempty"`
+	// Modularity is the module stream of an rpm, "nodejs:18:…"; empty otherwise.
+	Modularity string `json:"modularity,omitempty"`
+	// Licenses are as the package states them, in its order.
+	Licenses []string `json:"licenses,omitempty"`
+}
+
+// PURL returns the short form of the package people write in policies: "deb/openssl@3.0.1".
+func (p Package) PURL() string { return p.Type + "/" + p.Name + "@" + p.Version }
+
+// FileInventory is what one file of a layer yielded.
+type FileInventory struct {
+	// Path is clean, relative to the root, without a leading slash: "var/lib/dpkg/status".
+	Path string `json:"path"`
+	// Packages is empty for a file that could have held packages and did not: in a higher layer it still hides the file of the
+	// same path below.
+	Packages []Package `json:"packages,omitempty"`
+}
+
+// OS is what os-release says a layer or image is.
+type OS struct {
+	// ID is os-release's ID, "debian".
+	ID string `json:"id"`
+	// Version is os-release's VERSION_ID, "12"; empty for rolling distributions.
+	Version string `json:"version,omitempty"`
+	Name    string `json:"name,omitempty"`
+}
+
+// LayerInventory is what reading one layer found. It depends on the layer's bytes and [InventoryFormat] alone, so a layer is read
+// once, ever.
+type LayerInventory struct {
+	Format int        `json:"format"`
+	Layer  oci.Digest `json:"layer"`
+	// Compression is what the layer's bytes are, whatever a manifest announces: one of the Compression constants.
+	Compression string `json:"compression"`
+	// DiffID is the digest of the uncompressed layer.
+	DiffID oci.Digest `json:"diff_id"`
+	// UncompressedBytes and Entries are the size of the tar stream.
+	UncompressedBytes int64 `json:"uncompressed_bytes"`
+	Entries           int   `json:"entries"`
+	// Files is sorted by path; only files that yielded packages or could have.
+	Files []FileInventory `json:"files,omitempty"`
+	// Whiteouts are the paths this layer removes from those below, sorted, without the ".wh." mark.
+	Whiteouts []string `json:"whiteouts,omitempty"`
+	// Opaque are the directories whose content below this layer is hidden, sorted; "." is the root.
+	Opaque []string `json:"opaque,omitempty"`
+	// OSRelease maps the path of each os-release file to what it says.
+	OSRelease map[string]OS `json:"os_release,omitempty"`
+	// Gaps is what could not be read of the layer. A layer that could not be read at all has a gap and nothing else.
+	Gaps []Gap `json:"gaps,omitempty"`
+}
+
+// Found is a package in an image, and where.
+type Found struct {
+	Package
+	// Path is the file that told of the package.
+	Path string `json:"path"`
+	// Layer is the layer that file came from.
+	Layer oci.Digest `json:"layer"`
+}
+
+// Inventory is what an image holds once its layers lie on top of one another.
+type Inventory struct {
+	OS OS `json:"os"`
+	// Packages is sorted by type, name, version and path.
+	Packages []Found `json:"packages"`
+	Gaps     []Gap   `json:"gaps,omitempty"`
+}
+
+// osReleasePaths are where os-release may lie, in the order os-release(5) gives precedence.
+var osReleasePaths = [...]string{"etc/os-release", "usr/lib/os-release"}
+
+// Merge lays layers on top of one another, lowest first, as a runtime does: a whiteout removes the path and all below it, an
+// opaque directory hides what lower layers put there, and a file replaces the file of the same path. Removals act on lower layers
+// only (image-spec, layer.md, Whiteouts).
+func Merge(layers []LayerInventory) Inventory {
+	type origin struct {
+		file  FileInventory
+		layer oci.Digest
+	}
+	files := map[string]origin{}
+	releases := map[string]OS{}
+	var merged Inventory
+	for _, l := range layers {
+		hidden := hiddenBy(l)
+		maps.DeleteFunc(files, func(p string, _ origin) bool { return hidden(p) })
+		maps.DeleteFunc(releases, func(p string, _ OS) bool { return hidden(p) })
+		for _, f := range l.Files {
+			files[f.Path] = origin{f, l.Layer}
+		}
+		maps.Copy(releases, l.OSRelease)
+		merged.Gaps = append(merged.Gaps, l.Gaps...)
+	}
+	for _, p := range osReleasePaths {
+		if os, ok := releases[p]; ok {
+			merged.OS = os
+			break
+		}
+	}
+	for p, o := range files {
+		for _, pkg := range o.file.Packages {
+			merged.Packages = append(merged.Packages, Found{Package: pkg, Path: p, Layer: o.layer})
+		}
+	}
+	slices.SortFunc(merged.Packages, func(a, b Found) int {
+		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Path, b.Path))
+	})
+	return merged
+}
+
+// hiddenBy returns whether l hides a path of the layers below it. A lookup climbs from the path to the root, so its cost is the
+// path's depth, however many whiteouts there are.
+func hiddenBy(l LayerInventory) func(string) bool {
+	removed := map[string]bool{}
+	for _, w := range l.Whiteouts {
+		removed[w] = true
+	}
+	opaque := map[string]bool{}
+	for _, o := range l.Opaque {
+		opaque[o] = true
+	}
+	return func(p string) bool {
+		if removed[p] {
+			return true
+		}
+		for dir := path.Dir(p); ; dir = path.Dir(dir) {
+			if removed[dir] || opaque[dir] {
+				return true
+			}
+			if dir == "." {
+				return false
+			}
+		}
+	}
+}

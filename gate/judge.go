@@ -1,0 +1,404 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/tidewaiter/tidewaiter/oci"
+)
+
+// judgeTimeout bounds one judging from the first byte to the record: the largest images seen, 20 GiB, at 12 MiB/s.
+const judgeTimeout = 30 * time.Minute
+
+// maxStarted bounds the judgings that go on with nobody waiting. Beyond it, a HEAD starts none and the GET that follows will.
+const maxStarted = 64
+
+// The steps of a judging, as [NoVerdict] and [Options.Observe] name them.
+const (
+	StepHold      = "holding"
+	StepVerify    = "verifying signatures"
+	StepInventory = "reading layers"
+	StepMatch     = "matching advisories"
+	StepRecord    = "recording"
+	StepRelease   = "releasing"
+)
+
+// NoVerdict is the failure to come to a verdict. It is neither an admission nor a denial.
+type NoVerdict struct {
+	// Step is one of the Step constants: what was being done.
+	Step string
+	// Err is why it could not be done. It wraps the context's error when the caller stopped waiting; the judging then goes on.
+	Err error
+}
+
+func (e *NoVerdict) Error() string { return e.Step + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *NoVerdict) Unwrap() error { return e.Err }
+
+// Options are what a Gate is built from. Every interface is needed.
+type Options struct {
+	Bytes       Bytes
+	Releases    Releases
+	Scanner     Scanner
+	Advisories  Advisories
+	Signatures  Signatures
+	Policies    Policies
+	Verdicts    Verdicts
+	Inventories Inventories
+	Records     Records
+	Now         func() time.Time
+	Log         *slog.Logger
+	// Observe is told how long each step took and how it ended. Nil for nobody.
+	Observe func(step string, took time.Duration, err error)
+	// Decided is told of every verdict made, remembered ones not. Nil for nobody.
+	Decided func(Verdict)
+	// Workers is how many layers are read at once, over all images; at least 1.
+	Workers int
+	// MaxImageBytes is the largest image, compressed, whose layers are read; 0 for no limit. Beyond it there is a gap.
+	MaxImageBytes int64
+	// Platforms are the children of an admitted index, "linux/amd64", that are judged before anybody asks.
+	Platforms []string
+}
+
+// Gate makes verdicts. It is safe for concurrent use.
+type Gate struct {
+	o Options
+	// flights has one judging per key, layers one reading per layer.
+	flights, layers singleflight.Group
+	// steps maps the key of a judging under way to an *atomic.Pointer[string]: the step it is at.
+	steps   sync.Map
+	workers chan struct{}
+	started chan struct{}
+	// lifetime ends when Close is called, and with it every judging.
+	lifetime context.Context
+	end      context.CancelFunc
+
+	mu      sync.Mutex
+	closed  bool           // guarded by mu
+	running sync.WaitGroup // added to only under mu, while not closed
+}
+
+// New returns a Gate. It panics when an option it cannot do without is missing.
+func New(o Options) *Gate {
+	for name, missing := range map[string]bool{
+		"Bytes": o.Bytes == nil, "Releases": o.Releases == nil, "Scanner": o.Scanner == nil, "Advisories": o.Advisories == nil,
+		"Signatures": o.Signatures == nil, "Policies": o.Policies == nil, "Verdicts": o.Verdicts == nil,
+		"Inventories": o.Inventories == nil, "Records": o.Records == nil, "Now": o.Now == nil, "Log": o.Log == nil,
+	} {
+		if missing {
+			panic("gate: option " + name + " is missing")
+		}
+	}
+	if o.Observe == nil {
+		o.Observe = func(string, time.Duration, error) {}
+	}
+	if o.Decided == nil {
+		o.Decided = func(Verdict) {}
+	}
+	lifetime, end := context.WithCancel(context.Background())
+	return &Gate{
+		o: o, workers: make(chan struct{}, max(o.Workers, 1)), started: make(chan struct{}, maxStarted),
+		lifetime: lifetime, end: end,
+	}
+}
+
+// Close stops every judging and waits for it to have stopped.
+func (g *Gate) Close() {
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	g.end()
+	g.running.Wait()
+}
+
+// begin counts one more piece of work Close must wait for; false when it is too late for any.
+func (g *Gate) begin() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false
+	}
+	g.running.Add(1)
+	return true
+}
+
+// detached returns do as work of the gate's own: it has its own deadline, outlives whoever asked for it, and is waited for by Close.
+func (g *Gate) detached(do func(context.Context) (any, error)) func() (any, error) {
+	return func() (any, error) {
+		if !g.begin() {
+			return nil, context.Canceled
+		}
+		defer g.running.Done()
+		ctx, cancel := context.WithTimeout(g.lifetime, judgeTimeout)
+		defer cancel()
+		return do(ctx)
+	}
+}
+
+// Judge returns the verdict on c, making it if there is none that still counts. However many callers ask, one judging runs per
+// candidate and inputs; it does not stop when a caller does. An admission is returned only after its bytes have been released,
+// a denial only after they have been withdrawn.
+//
+// Errors: [NoVerdict], and then the Verdict is the zero one, a denial.
+func (g *Gate) Judge(ctx context.Context, c Candidate) (Verdict, error) {
+	in := g.inputs(c)
+	v, ok := g.o.Verdicts.Get(ctx, in.Key())
+	if !ok || !g.counts(v, in) {
+		var err error
+		if v, err = g.fly(ctx, in); err != nil {
+			return Verdict{}, err
+		}
+	}
+	if err := g.possess(ctx, v); err != nil {
+		return Verdict{}, &NoVerdict{StepRelease, err}
+	}
+	return v, nil
+}
+
+// Start begins to judge c, if nobody has, without waiting for the verdict. It does nothing when too much is under way already:
+// whoever needs the verdict will ask for it.
+func (g *Gate) Start(c Candidate) {
+	select {
+	case g.started <- struct{}{}:
+	default:
+		return
+	}
+	go func() {
+		defer func() { <-g.started }()
+		_, err := g.detached(func(ctx context.Context) (any, error) { return g.Judge(ctx, c) })()
+		if err != nil {
+			g.o.Log.Debug("judging ahead", "candidate", c.String(), "err", err)
+		}
+	}()
+}
+
+// inputs takes one consistent view of everything a verdict on c depends on.
+func (g *Gate) inputs(c Candidate) Inputs {
+	return Inputs{Candidate: c, Policies: g.o.Policies.Current(), Snapshot: g.o.Advisories.Snapshot(), Roots: g.o.Signatures.Revision()}
+}
+
+// counts reports whether v is a verdict on these inputs that has not lapsed. Whoever remembers verdicts promises as much; a gate
+// does not rest on promises it can check.
+func (g *Gate) counts(v Verdict, in Inputs) bool {
+	return v.Key == in.Key().String() && v.Candidate() == in.Candidate && g.o.Now().Before(v.Until)
+}
+
+// possess brings what can be served into line with v.
+func (g *Gate) possess(ctx context.Context, v Verdict) error {
+	if v.Allowed() {
+		return g.o.Releases.Release(ctx, v)
+	}
+	return g.o.Releases.Withdraw(ctx, v.Candidate(), false)
+}
+
+// fly joins the judging of in, or begins it. The judging has its own deadline and outlives ctx.
+func (g *Gate) fly(ctx context.Context, in Inputs) (Verdict, error) {
+	key := in.Key().String()
+	step, _ := g.steps.LoadOrStore(key, newStep())
+	done := g.flights.DoChan(key, g.detached(func(ctx context.Context) (any, error) {
+		defer g.steps.Delete(key)
+		return g.judge(ctx, in, step.(*atomic.Pointer[string]))
+	}))
+	select {
+	case result := <-done:
+		if _, ok := errors.AsType[*NoVerdict](result.Err); result.Err != nil && !ok {
+			return Verdict{}, &NoVerdict{StepHold, result.Err}
+		}
+		if result.Err != nil {
+			return Verdict{}, result.Err
+		}
+		return result.Val.(Verdict), nil
+	case <-ctx.Done():
+		return Verdict{}, &NoVerdict{*step.(*atomic.Pointer[string]).Load(), ctx.Err()}
+	}
+}
+
+func newStep() *atomic.Pointer[string] {
+	var p atomic.Pointer[string]
+	first := StepHold
+	p.Store(&first)
+	return &p
+}
+
+// judge makes the verdict on in. This is the whole of it, in order; what is true should the process die is said at each step.
+func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string]) (Verdict, error) {
+	step := func(name string, do func() error) error {
+		at.Store(&name)
+		began := g.o.Now()
+		err := do()
+		g.o.Observe(name, g.o.Now().Sub(began), err)
+		if err == nil {
+			return nil
+		}
+		if nested, ok := errors.AsType[*NoVerdict](err); ok { // the index this one leans on has no verdict
+			return nested
+		}
+		return &NoVerdict{name, err}
+	}
+	// A verdict on the same inputs may have been made before a restart, or by the flight that ended as we began.
+	if v, ok, err := g.o.Records.Verdict(ctx, in.Candidate, in.Key()); err != nil {
+		return Verdict{}, &NoVerdict{StepRecord, err}
+	} else if ok && g.counts(v, in) {
+		return v, g.settle(ctx, in, v, Evidence{}, false)
+	}
+
+	// Hold: the manifest is fetched and stored. Dying here leaves a manifest nobody can be served.
+	var held Held
+	err := step(StepHold, func() (err error) {
+		held, err = g.o.Bytes.Hold(ctx, in.Candidate)
+		return err
+	})
+	if err != nil {
+		return Verdict{}, err
+	}
+	p, matched := in.Policies.For(in.Candidate.Repository)
+	e := Evidence{Candidate: in.Candidate, Manifest: held.Manifest}
+	if !matched { // certain already: nothing more is fetched
+		return g.conclude(ctx, in, e, step)
+	}
+	// Signatures: kilobytes, so they come first.
+	if err := step(StepVerify, func() error { return g.gatherSignatures(ctx, p, &e) }); err != nil {
+		return Verdict{}, err
+	}
+	if !p.needsLayers(e) {
+		return g.conclude(ctx, in, e, step)
+	}
+	// A refusal that is certain without the layers does not wait for them. Dropped bytes need no further look; bytes that are
+	// kept for review are examined with nobody waiting.
+	if early := Decide(in.Policies, e, g.o.Now()); p.Mode == Enforce && len(early.Reasons) > 1 {
+		return g.conclude(ctx, in, e, step)
+	}
+	if err := g.gatherLayers(ctx, in, p, &e, step); err != nil {
+		return Verdict{}, err
+	}
+	return g.conclude(ctx, in, e, step)
+}
+
+// gatherLayers adds to e what its layers hold and what is known to be bad of that. Dying here leaves inventories, which are true
+// whatever becomes of this candidate, and layers nobody can be served.
+func (g *Gate) gatherLayers(ctx context.Context, in Inputs, p Policy, e *Evidence, step func(string, func() error) error) error {
+	err := step(StepInventory, func() (err error) {
+		e.Inventory, err = g.inventory(ctx, e.Candidate, e.Manifest)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	e.Gaps = slices.Clone(e.Inventory.Gaps)
+	if p.Vulnerabilities != nil {
+		err := step(StepMatch, func() error {
+			findings, gaps, err := g.o.Advisories.Match(ctx, in.Snapshot, e.Inventory)
+			e.Findings, e.Gaps = findings, append(e.Gaps, gaps...)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if until := in.Snapshot.Until; !until.IsZero() && !g.o.Now().Before(until) {
+			e.Gaps = append(e.Gaps, Gap{Kind: GapStaleAdvisories, Why: "the advisory data counted until " + until.Format(time.RFC3339)})
+		}
+	}
+	e.Examined = true
+	return nil
+}
+
+// conclude decides, records and remembers. Once the record is written the verdict is a fact that survives; until then there is
+// none, and the next request judges again.
+func (g *Gate) conclude(ctx context.Context, in Inputs, e Evidence, step func(string, func() error) error) (Verdict, error) {
+	v := Decide(in.Policies, e, g.o.Now())
+	v.Key, v.SnapshotID, v.RootsRevision = in.Key().String(), in.Snapshot.ID, in.Roots
+	if v.Allowed() {
+		v.lapseAt(in.Snapshot.Until)
+	}
+	if err := step(StepRecord, func() error { return g.o.Records.RecordVerdict(ctx, v) }); err != nil {
+		return Verdict{}, err
+	}
+	return v, g.settle(ctx, in, v, e, true)
+}
+
+// settle does what follows a verdict, new or found in the records. Its error means that denied bytes could not be dropped.
+func (g *Gate) settle(ctx context.Context, in Inputs, v Verdict, e Evidence, made bool) error {
+	if err := g.o.Verdicts.Put(ctx, in.Key(), v); err != nil { // losing it costs time, not safety
+		g.o.Log.DebugContext(ctx, "remembering the verdict", "candidate", in.Candidate.String(), "err", err)
+	}
+	if made {
+		g.report(ctx, v)
+	}
+	if made && v.Allowed() && e.Manifest.IsIndex() {
+		g.startChildren(v.Candidate(), e.Manifest)
+	}
+	if !v.Allowed() && !v.Keep {
+		if err := g.o.Releases.Withdraw(ctx, v.Candidate(), true); err != nil {
+			return &NoVerdict{StepRelease, err}
+		}
+	}
+	if !v.Complete && v.Keep {
+		g.examineLater(in, v)
+	}
+	return nil
+}
+
+// report writes the one log line of a verdict.
+func (g *Gate) report(ctx context.Context, v Verdict) {
+	g.o.Decided(v)
+	var rules []string
+	for _, r := range slices.Concat(v.Reasons, v.Warnings) {
+		rules = append(rules, string(r.Rule))
+	}
+	g.o.Log.InfoContext(ctx, "verdict", "decision", v.Decision.String(), "upstream", v.Repository.Upstream, "repo", v.Repository.Path,
+		"digest", v.Digest.String(), "media_type", v.MediaType, "policy", v.Policy, "rules", slices.Compact(rules),
+		"reasons", v.Summary(), "warnings", v.WarningSummary(), "waived", len(v.Waived), "findings", len(v.Findings),
+		"packages", v.Packages, "complete", v.Complete, "snapshot", v.SnapshotID)
+}
+
+// startChildren judges, ahead of the client that is about to ask, the children of an admitted index for the usual platforms.
+func (g *Gate) startChildren(index Candidate, m oci.Manifest) {
+	for _, child := range m.Manifests {
+		if child.Platform != nil && slices.Contains(g.o.Platforms, child.Platform.OS+"/"+child.Platform.Architecture) {
+			g.Start(Candidate{Repository: index.Repository, Digest: child.Digest})
+		}
+	}
+}
+
+// examineLater completes the evidence of a denied candidate that is kept for review. The decision stands meanwhile, and after.
+func (g *Gate) examineLater(in Inputs, early Verdict) {
+	g.flights.DoChan("examine:"+early.Key, g.detached(func(ctx context.Context) (any, error) {
+		err := g.examine(ctx, in, early)
+		if err != nil {
+			g.o.Log.WarnContext(ctx, "examining what is in quarantine", "candidate", in.Candidate.String(), "err", err)
+		}
+		return nil, err
+	}))
+}
+
+func (g *Gate) examine(ctx context.Context, in Inputs, early Verdict) error {
+	held, err := g.o.Bytes.Hold(ctx, in.Candidate)
+	if err != nil {
+		return fmt.Errorf("%s: %w", StepHold, err)
+	}
+	p, _ := in.Policies.For(in.Candidate.Repository)
+	e := Evidence{
+		Candidate: in.Candidate, Manifest: held.Manifest,
+		SignatureEvidence: SignatureEvidence{Signatures: early.Signatures, Rejections: early.Rejections},
+	}
+	step := func(name string, do func() error) error {
+		if err := do(); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		return nil
+	}
+	if err := g.gatherLayers(ctx, in, p, &e, step); err != nil {
+		return err
+	}
+	_, err = g.conclude(ctx, in, e, step)
+	return err
+}

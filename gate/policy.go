@@ -1,0 +1,129 @@
+package gate
+
+import (
+	"slices"
+	"time"
+
+	"github.com/tidewaiter/tidewaiter/oci"
+)
+
+// Mode says what a policy's refusal does.
+type Mode int
+
+// Modes. The zero value refuses.
+const (
+	// Enforce denies what fails.
+	Enforce Mode = iota
+	// Warn admits what fails and says what would have been denied.
+	Warn
+)
+
+// OnFail says what becomes of the bytes of a denied candidate.
+type OnFail int
+
+// What becomes of denied bytes. The zero value drops them.
+const (
+	// Block drops the bytes; the record of the verdict stays.
+	Block OnFail = iota
+	// Quarantine keeps the bytes for review and examines them fully.
+	Quarantine
+)
+
+// PolicySet is every policy and waiver in force. It is never modified once built.
+type PolicySet struct {
+	// Policies are in the order of the file: the first that matches a repository decides.
+	Policies []Policy
+	Waivers  []Waiver
+	// Revision and WaiverRevision are hashes of what the two lists say, not of the files' bytes.
+	Revision       string
+	WaiverRevision string
+}
+
+// For returns the policy that decides for repo. ok is false when none matches, which denies.
+func (s *PolicySet) For(repo oci.Repository) (p Policy, ok bool) {
+	name := repo.String()
+	i := slices.IndexFunc(s.Policies, func(p Policy) bool { return p.matches(name) })
+	if i < 0 {
+		return Policy{}, false
+	}
+	return s.Policies[i], true
+}
+
+// Policy is what is demanded of the repositories it matches. The zero value matches nothing.
+type Policy struct {
+	Name string
+	// File and Line say where it was written.
+	File string
+	Line int
+	// Match and Except are patterns over full repository names. One of Match and none of Except must fit.
+	Match, Except []oci.Pattern
+	Mode          Mode
+	OnFail        OnFail
+	Signatures    SignatureRule
+	// Vulnerabilities is nil when the policy does not look into layers for them.
+	Vulnerabilities *VulnerabilityRule
+	Image           ImageRule
+	// TolerateGaps are the kinds of gaps that do not deny.
+	TolerateGaps []GapKind
+}
+
+func (p Policy) matches(name string) bool {
+	fits := func(pattern oci.Pattern) bool { return pattern.Match(name) }
+	return slices.ContainsFunc(p.Match, fits) && !slices.ContainsFunc(p.Except, fits)
+}
+
+// ReadsLayers reports whether the policy asks for what only the content of layers can tell.
+func (p Policy) ReadsLayers() bool { return p.Vulnerabilities != nil }
+
+// SignatureRule names the authorities that must have signed. The zero value demands nothing.
+type SignatureRule struct {
+	// AnyOf: at least one of these, when there are any.
+	AnyOf []string
+	// AllOf: each of these.
+	AllOf []string
+}
+
+// Authorities returns every authority the rule names, sorted, each once.
+func (r SignatureRule) Authorities() []string {
+	all := slices.Concat(r.AnyOf, r.AllOf)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// VulnerabilityRule says which findings deny.
+type VulnerabilityRule struct {
+	// DenyAt is the lowest severity that denies; nil for none by severity.
+	DenyAt *Severity
+	// OnlyFixable lets findings pass for which no fixed version exists.
+	OnlyFixable bool
+	// Grace lets a finding pass until so long after it was published. A finding without that date has no grace.
+	Grace time.Duration
+	// Deny lists advisories that deny whatever their severity, fix or age.
+	Deny []string
+}
+
+// ImageRule bounds the manifest itself.
+type ImageRule struct {
+	// MaxBytes is the largest sum of config and layers, compressed; 0 for no limit of the policy's own.
+	MaxBytes int64
+	// UnsafeForeignLayers admits layers that clients fetch from elsewhere, past us.
+	UnsafeForeignLayers bool
+}
+
+// Waiver excepts a named risk from denying, for some repositories or one digest, until a time. It has a reason and an author.
+type Waiver struct {
+	// Vulnerability is the advisory waived; empty when Rule is set.
+	Vulnerability string
+	// Package narrows Vulnerability to one package, "type/name"; empty for any.
+	Package string
+	// Rule is the rule waived as a whole; empty when Vulnerability is set.
+	Rule Rule
+	// Repositories narrows the waiver; empty means every repository, and then Digest is set.
+	Repositories []oci.Pattern
+	// Digest narrows the waiver to one manifest; empty for any.
+	Digest oci.Digest
+	// Until is when the waiver lapses, UTC, exclusive.
+	Until  time.Time
+	Reason string
+	By     string
+}

@@ -1,0 +1,154 @@
+package gate
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tidewaiter/tidewaiter/oci"
+)
+
+// Decision is the yes or no of a verdict.
+type Decision int
+
+// Decisions. The zero value is the refusal.
+const (
+	Deny Decision = iota
+	Allow
+)
+
+// String returns "allow" for Allow and "deny" for everything else.
+func (d Decision) String() string {
+	if d == Allow {
+		return "allow"
+	}
+	return "deny"
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Decision) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler; anything but the two words is refused.
+func (d *Decision) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "allow":
+		*d = Allow
+	case "deny":
+		*d = Deny
+	default:
+		return fmt.Errorf("unknown decision %q", text)
+	}
+	return nil
+}
+
+// Rule names what a reason is about. It is a closed set: metrics are labelled with it and waivers name it.
+type Rule string
+
+// The rules.
+const (
+	RuleMatch           Rule = "match"           // no policy matches the repository
+	RuleSignatures      Rule = "signatures"      // the signatures the policy asks for are not there
+	RuleVulnerabilities Rule = "vulnerabilities" // a finding at or above deny_at
+	RuleDenyList        Rule = "deny-list"       // a finding the policy names
+	RuleGap             Rule = "gap"             // something stayed unexamined
+	RuleSize            Rule = "size"            // larger than the policy allows
+	RuleForeignLayers   Rule = "foreign-layers"  // layers that clients fetch past us
+	RuleUnexamined      Rule = "unexamined"      // the layers were not looked into; only together with another reason, early
+)
+
+// Rules returns every rule, in the order reasons are given.
+func Rules() []Rule {
+	return append([]Rule{RuleMatch}, append(WaivableRules(), RuleUnexamined)...)
+}
+
+// WaivableRules returns the rules a waiver may name, in the order reasons are given. That no policy matches, or that nobody has
+// looked, cannot be waived.
+func WaivableRules() []Rule {
+	return []Rule{RuleSignatures, RuleDenyList, RuleVulnerabilities, RuleForeignLayers, RuleSize, RuleGap}
+}
+
+// Reason is why a candidate is denied, or would be.
+type Reason struct {
+	Rule Rule `json:"rule"`
+	// Message is one clause for a person, without a full stop: "CVE-2021-44228 (critical) in log4j-core 2.14.1, fixed in 2.15.0".
+	Message string `json:"message"`
+	// Finding is set for reasons about an advisory, Gap for reasons about a gap.
+	Finding *Finding `json:"finding,omitempty"`
+	Gap     *Gap     `json:"gap,omitempty"`
+	// Waiver says who waived the reason, until when and why; set only among [Verdict.Waived].
+	Waiver string `json:"waiver,omitempty"`
+}
+
+// Verdict is a decision about a candidate, with its reasons, until a time. The zero value denies.
+type Verdict struct {
+	Decision   Decision       `json:"decision"`
+	Repository oci.Repository `json:"repository"`
+	Digest     oci.Digest     `json:"digest"`
+	MediaType  string         `json:"media_type"`
+	// Policy is the name of the policy that decided, File and Line where it stands; empty when none matched.
+	Policy string `json:"policy,omitempty"`
+	File   string `json:"file,omitempty"`
+	Line   int    `json:"line,omitempty"`
+	// Reasons are why it is denied; empty exactly when it is allowed. Sorted by [Decide].
+	Reasons []Reason `json:"reasons,omitempty"`
+	// Warnings are what would have denied it had the policy's mode not been warn.
+	Warnings []Reason `json:"warnings,omitempty"`
+	// Waived are reasons that a waiver set aside.
+	Waived []Reason `json:"waived,omitempty"`
+	// Keep says that denied bytes stay in quarantine for review.
+	Keep bool `json:"keep,omitempty"`
+	// Complete says that everything the policy asks for was examined. A denial that was certain early may not be.
+	Complete   bool        `json:"complete"`
+	Signatures []Signature `json:"signatures,omitempty"`
+	Rejections []Rejection `json:"rejections,omitempty"`
+	Findings   []Finding   `json:"findings,omitempty"`
+	// Packages counts the packages of the inventory the findings were matched against.
+	Packages int `json:"packages"`
+	// Blobs are the blobs an admission lets out; Children the manifests of an index, which are judged themselves.
+	Blobs    []oci.Digest `json:"blobs,omitempty"`
+	Children []oci.Digest `json:"children,omitempty"`
+	// JudgedAt and Until bound the time the verdict counts, UTC, [JudgedAt, Until). Until is the earliest of the verdict's own
+	// limit, the first waiver to lapse, the end of a grace period and the snapshot's limit.
+	JudgedAt time.Time `json:"judged_at"`
+	Until    time.Time `json:"until"`
+	// Key identifies the inputs; the fields below say which they were.
+	Key            string `json:"key"`
+	PolicyRevision string `json:"policy_revision"`
+	WaiverRevision string `json:"waiver_revision"`
+	SnapshotID     string `json:"snapshot,omitempty"`
+	RootsRevision  string `json:"roots_revision,omitempty"`
+}
+
+// Candidate returns what the verdict is about.
+func (v Verdict) Candidate() Candidate { return Candidate{Repository: v.Repository, Digest: v.Digest} }
+
+// Allowed reports whether the candidate may be served. It asks nothing but the decision: whether the verdict still counts is
+// checked where it is looked up.
+func (v Verdict) Allowed() bool { return v.Decision == Allow }
+
+// maxSummaryReasons is how many reasons fit the one line a container client prints.
+const maxSummaryReasons = 3
+
+// Summary returns the reasons in one line: "production: unsigned; CVE-… (2 more)".
+func (v Verdict) Summary() string { return v.summary(v.Reasons) }
+
+// WarningSummary returns, in one line, what would have denied the candidate; empty when nothing would.
+func (v Verdict) WarningSummary() string { return v.summary(v.Warnings) }
+
+func (v Verdict) summary(reasons []Reason) string {
+	if len(reasons) == 0 {
+		return ""
+	}
+	var messages []string
+	for _, r := range reasons[:min(len(reasons), maxSummaryReasons)] {
+		messages = append(messages, r.Message)
+	}
+	s := strings.Join(messages, "; ")
+	if more := len(reasons) - len(messages); more > 0 {
+		s += fmt.Sprintf(" (%d more)", more)
+	}
+	if v.Policy == "" {
+		return s
+	}
+	return v.Policy + ": " + s
+}
