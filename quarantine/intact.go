@@ -1,0 +1,120 @@
+package quarantine
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/tidewaiter/tidewaiter/oci"
+)
+
+// identity tells one state of a file from another: whoever changes the bytes changes the times, and nobody sets the last one.
+type identity struct {
+	device, inode uint64
+	size          int64
+	modified      syscall.Timespec
+	changed       syscall.Timespec
+}
+
+// identify returns r's file and its identity. ok is false when r is not a plain file.
+func identify(r any) (file *os.File, id identity, ok bool) {
+	file, ok = r.(*os.File)
+	if !ok {
+		return nil, identity{}, false
+	}
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return nil, identity{}, false
+	}
+	sys, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil, identity{}, false
+	}
+	return file, identity{device: sys.Dev, inode: sys.Ino, size: sys.Size, modified: sys.Mtim, changed: sys.Ctim}, true
+}
+
+// verifyFile reads all of file, compares it with desc, and goes back to its start. Errors: oci.ErrMismatch.
+func verifyFile(file *os.File, desc oci.Descriptor) error {
+	if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, oci.NewVerifier(file, desc), make([]byte, arrivalBuffer)); err != nil {
+		return err
+	}
+	_, err := file.Seek(0, io.SeekStart)
+	return err
+}
+
+// withholding reads content and gives out its last byte only once all of it has proved right.
+type withholding struct {
+	in   *bufio.Reader
+	from io.Closer
+	err  error
+}
+
+func newWithholding(r io.ReadCloser, desc oci.Descriptor) *withholding {
+	return &withholding{in: bufio.NewReaderSize(oci.NewVerifier(r, desc), arrivalBuffer), from: r}
+}
+
+// Read implements io.Reader.
+func (w *withholding) Read(p []byte) (int, error) {
+	if len(p) == 0 || w.err != nil {
+		return 0, w.err
+	}
+	// Looking one byte further than is handed out makes the verifier see the end before the last byte leaves.
+	peeked, err := w.in.Peek(min(len(p)+1, arrivalBuffer))
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bufio.ErrBufferFull) {
+		w.err = err
+		return 0, err
+	}
+	n := len(peeked)
+	if err == nil {
+		n--
+	}
+	if n == 0 {
+		w.err = io.EOF
+		return 0, io.EOF
+	}
+	n = copy(p, peeked[:min(n, len(p))])
+	_, _ = w.in.Discard(n) // they have just been peeked at
+	return n, nil
+}
+
+// Close implements io.Closer.
+func (w *withholding) Close() error { return w.from.Close() }
+
+// bounded is a map that forgets arbitrary entries rather than grow beyond its size. It is safe for concurrent use.
+type bounded[K comparable, V any] struct {
+	mu      sync.RWMutex
+	entries map[K]V // guarded by mu
+	size    int
+}
+
+func newBounded[K comparable, V any](size int) *bounded[K, V] {
+	return &bounded[K, V]{entries: map[K]V{}, size: size}
+}
+
+func (b *bounded[K, V]) get(k K) (V, bool) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	v, ok := b.entries[k]
+	return v, ok
+}
+
+func (b *bounded[K, V]) put(k K, v V) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for old := range b.entries {
+		if len(b.entries) < b.size {
+			break
+		}
+		delete(b.entries, old)
+	}
+	b.entries[k] = v
+}
+
+func (b *bounded[K, V]) remove(k K) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.entries, k)
+}

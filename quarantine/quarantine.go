@@ -1,0 +1,329 @@
+// Package quarantine owns the bytes Tidewaiter holds: it fetches them, checks every one against its digest, stores them, and serves
+// none until it is told to.
+//
+// It promises that what it hands out belongs to its digest, that a blob is fetched once however many ask for it, that a repository
+// gets no blob its own upstream would not have given it, and that [Released], the view the proxy has, opens nothing but what an
+// admission names. It must not decide anything itself.
+package quarantine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+
+	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/oci"
+)
+
+// maxRemembered bounds what is kept in memory about held content: parsed manifests, admissions, files seen to be intact. Each can be
+// had again, so forgetting one costs a read.
+const maxRemembered = 1 << 16
+
+// maxManifests bounds the parsed manifests kept in memory, a few kilobytes each.
+const maxManifests = 2048
+
+// Source reads from the registries content comes from. Implementations are safe for concurrent use. What they return is verified
+// here.
+type Source interface {
+	// Manifest returns the manifest that reference, a tag or a digest, names in repo. Errors: oci.ErrNotFound, oci.ErrUnauthorized,
+	// oci.ErrRateLimited, oci.ErrUnavailable.
+	Manifest(ctx context.Context, repo oci.Repository, reference string) (oci.Content, error)
+	// Blob streams a blob. Errors: as Manifest, oci.ErrBlobUnknown.
+	Blob(ctx context.Context, repo oci.Repository, desc oci.Descriptor) (io.ReadCloser, error)
+	// BlobExists returns nil when repo has the blob. Errors: as Blob.
+	BlobExists(ctx context.Context, repo oci.Repository, desc oci.Descriptor) error
+}
+
+// Quarantine holds content. It implements gate.Bytes and gate.Releases, and is safe for concurrent use.
+type Quarantine struct {
+	source Source
+	store  *store
+	log    *slog.Logger
+
+	manifests *bounded[gate.Candidate, gate.Held]
+	intact    *bounded[oci.Digest, identity]
+	claimed   *bounded[claimKey, struct{}]
+	// released maps each admitted candidate to the blobs its admission lets out.
+	released *bounded[gate.Candidate, map[oci.Digest]bool]
+
+	// claims is held for reading while a blob is claimed, and for writing while blobs nobody claims are dropped. Never across a
+	// request to an upstream.
+	claims sync.RWMutex
+
+	mu       sync.Mutex
+	arrivals map[oci.Digest]*arrival // guarded by mu; one per blob being fetched
+	fetching sync.WaitGroup          // added to under mu, while lifetime has not ended
+	lifetime context.Context
+	end      context.CancelFunc
+}
+
+// New returns a Quarantine over driver. When driver keeps plain files, root is the folder it keeps them in, and arriving blobs are
+// renamed into place; else root is empty and they are written through the driver. spool is a folder on the same file system for
+// blobs that are arriving; what a process that died left there is removed.
+func New(source Source, driver storagedriver.StorageDriver, root, spool string, log *slog.Logger) (*Quarantine, error) {
+	dir, err := openSpool(spool)
+	if err != nil {
+		return nil, fmt.Errorf("opening the spool %s: %w", spool, err)
+	}
+	lifetime, end := context.WithCancel(context.Background())
+	return &Quarantine{
+		source: source, store: &store{driver: driver, root: root, spool: dir}, log: log,
+		manifests: newBounded[gate.Candidate, gate.Held](maxManifests),
+		intact:    newBounded[oci.Digest, identity](maxRemembered),
+		claimed:   newBounded[claimKey, struct{}](maxRemembered),
+		released:  newBounded[gate.Candidate, map[oci.Digest]bool](maxRemembered),
+		arrivals:  map[oci.Digest]*arrival{}, lifetime: lifetime, end: end,
+	}, nil
+}
+
+// Close ends every fetch, waits for it, and removes the spool.
+func (q *Quarantine) Close() error {
+	q.mu.Lock()
+	q.end()
+	q.mu.Unlock()
+	q.fetching.Wait()
+	return q.store.spool.remove()
+}
+
+// Hold implements [gate.Bytes]. The manifest is stored before Hold returns, so that what is judged is what will be served.
+func (q *Quarantine) Hold(ctx context.Context, c gate.Candidate) (gate.Held, error) {
+	if held, ok := q.manifests.get(c); ok {
+		return held, nil
+	}
+	content, err := q.store.manifest(ctx, c)
+	if err != nil {
+		if !errors.Is(err, errNotHeld) {
+			return gate.Held{}, err
+		}
+		if content, err = q.fetchManifest(ctx, c); err != nil {
+			return gate.Held{}, err
+		}
+	}
+	m, err := oci.ParseManifest(content.MediaType, content.Raw)
+	if err != nil {
+		return gate.Held{}, err
+	}
+	held := gate.Held{Candidate: c, Content: content, Manifest: m}
+	q.manifests.put(c, held)
+	return held, nil
+}
+
+func (q *Quarantine) fetchManifest(ctx context.Context, c gate.Candidate) (oci.Content, error) {
+	content, err := q.source.Manifest(ctx, c.Repository, c.Digest.String())
+	if err != nil {
+		return oci.Content{}, err
+	}
+	if got := oci.FromBytes(content.Raw); got != c.Digest {
+		return oci.Content{}, fmt.Errorf("manifest %s: content has digest %s: %w", c.Digest, got, oci.ErrMismatch)
+	}
+	content.Digest = c.Digest
+	q.claims.RLock()
+	defer q.claims.RUnlock()
+	if err := q.store.putManifest(ctx, c, content); err != nil {
+		return oci.Content{}, fmt.Errorf("storing manifest %s: %w", c.Digest, err)
+	}
+	return content, nil
+}
+
+// openAttempts bounds how often Open looks again because a blob moved, or was found broken, between two of its steps.
+const openAttempts = 3
+
+// Open implements [gate.Bytes].
+func (q *Quarantine) Open(ctx context.Context, c gate.Candidate, desc oci.Descriptor) (io.ReadCloser, error) {
+	for range openAttempts {
+		if r, err := q.openStored(ctx, c, desc); !errors.Is(err, errNotHeld) {
+			return r, err
+		}
+		if r, err := q.openArriving(ctx, c, desc); !errors.Is(err, errNotHeld) {
+			return r, err
+		}
+	}
+	return nil, fmt.Errorf("opening %s: %w", desc.Digest, errNotHeld)
+}
+
+// openStored opens a blob that is stored already. Errors: errNotHeld when it is not there, or is not what it should be any more.
+func (q *Quarantine) openStored(ctx context.Context, c gate.Candidate, desc oci.Descriptor) (io.ReadCloser, error) {
+	mine := claimKey{c, desc.Digest}
+	if _, ok := q.claimed.get(mine); !ok {
+		if err := q.proveAndClaim(ctx, c, desc); err != nil {
+			return nil, err
+		}
+		q.claimed.put(mine, struct{}{})
+	}
+	return q.openIntact(ctx, desc)
+}
+
+// claimKey is a candidate's claim on a blob.
+type claimKey struct {
+	candidate gate.Candidate
+	blob      oci.Digest
+}
+
+// proveAndClaim makes sure that c's repository may have a stored blob, which somebody else may have brought here, and notes it.
+// What was proven of a repository holds for all its manifests.
+func (q *Quarantine) proveAndClaim(ctx context.Context, c gate.Candidate, desc oci.Descriptor) error {
+	if err := q.store.hasBlob(ctx, desc.Digest); err != nil {
+		return err
+	}
+	by, err := q.store.claimed(ctx, c, desc.Digest)
+	if err != nil || by == byCandidate {
+		return err
+	}
+	if by == byNobody {
+		if err := q.source.BlobExists(ctx, c.Repository, desc); err != nil {
+			return err
+		}
+	}
+	q.claims.RLock()
+	defer q.claims.RUnlock()
+	return q.store.claim(ctx, c, desc.Digest)
+}
+
+// openArriving joins or begins the fetch of a blob. Errors: errNotHeld when it ended meanwhile, and the blob is stored.
+func (q *Quarantine) openArriving(ctx context.Context, c gate.Candidate, desc oci.Descriptor) (io.ReadCloser, error) {
+	a, err := q.arrive(c, desc)
+	if err != nil {
+		return nil, err
+	}
+	if a.candidate.Repository != c.Repository {
+		// Another repository is fetching the same bytes. They are c's only if c's own upstream would have handed them out.
+		if err := q.source.BlobExists(ctx, c.Repository, desc); err != nil {
+			return nil, err
+		}
+	}
+	return a.open(ctx)
+}
+
+// openIntact opens a stored blob. A plain file is hashed when this process sees it for the first time or sees it changed, and then
+// handed out as it is; anything else is verified as it is read, its last byte held back until the whole has proved right.
+// Errors: errNotHeld, also after removing a blob that is not what its digest says; oci.ErrMismatch when the descriptor lies about
+// the size of one that is.
+func (q *Quarantine) openIntact(ctx context.Context, desc oci.Descriptor) (io.ReadCloser, error) {
+	r, err := q.store.openBlob(ctx, desc.Digest)
+	if err != nil {
+		return nil, err
+	}
+	file, now, ok := identify(r)
+	if !ok {
+		return newWithholding(r, desc), nil
+	}
+	if seen, ok := q.intact.get(desc.Digest); !ok || seen != now {
+		err = verifyFile(file, oci.Descriptor{Digest: desc.Digest, Size: now.size})
+	}
+	switch {
+	case errors.Is(err, oci.ErrMismatch):
+		q.log.ErrorContext(ctx, "a stored blob is not what its digest says and is fetched again", "digest", desc.Digest.String(), "err", err)
+		if err := errors.Join(file.Close(), q.store.removeBlob(ctx, desc.Digest)); err != nil {
+			return nil, err
+		}
+		return nil, errNotHeld
+	case err != nil:
+		return nil, errors.Join(err, file.Close())
+	}
+	q.intact.put(desc.Digest, now)
+	if now.size != desc.Size {
+		err := fmt.Errorf("%s: %d bytes, the manifest announces %d: %w", desc.Digest, now.size, desc.Size, oci.ErrMismatch)
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// Release implements [gate.Releases]. It refuses a verdict that does not allow.
+func (q *Quarantine) Release(_ context.Context, v gate.Verdict) error {
+	if !v.Allowed() {
+		return fmt.Errorf("releasing %s: the verdict does not allow it", v.Candidate())
+	}
+	if _, ok := q.released.get(v.Candidate()); ok {
+		return nil // what a manifest refers to never changes, so neither does what its admission lets out
+	}
+	blobs := make(map[oci.Digest]bool, len(v.Blobs))
+	for _, d := range v.Blobs {
+		blobs[d] = true
+	}
+	q.released.put(v.Candidate(), blobs)
+	return nil
+}
+
+// Withdraw implements [gate.Releases].
+func (q *Quarantine) Withdraw(ctx context.Context, c gate.Candidate, drop bool) error {
+	q.released.remove(c)
+	if !drop {
+		return nil
+	}
+	q.claims.Lock()
+	defer q.claims.Unlock()
+	q.manifests.remove(c)
+	content, err := q.store.manifest(ctx, c)
+	if errors.Is(err, errNotHeld) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var blobs []oci.Descriptor
+	if m, err := oci.ParseManifest(content.MediaType, content.Raw); err == nil {
+		blobs = m.Blobs()
+	}
+	for _, d := range blobs {
+		if err := q.drop(ctx, c, d.Digest); err != nil {
+			return fmt.Errorf("dropping %s: %w", d.Digest, err)
+		}
+	}
+	if err := q.drop(ctx, c, c.Digest); err != nil {
+		return fmt.Errorf("dropping %s: %w", c.Digest, err)
+	}
+	return q.store.removeManifest(ctx, c)
+}
+
+// drop gives up c's claim on a blob, and removes the blob when that was the last one.
+func (q *Quarantine) drop(ctx context.Context, c gate.Candidate, d oci.Digest) error {
+	q.claimed.remove(claimKey{c, d})
+	left, err := q.store.unclaim(ctx, c, d)
+	if err != nil || left > 0 || q.arriving(d) {
+		return err
+	}
+	q.intact.remove(d)
+	return q.store.removeBlob(ctx, d)
+}
+
+// Released returns the view of q that serves: it opens what was released and has no way to ask for more.
+func (q *Quarantine) Released() Released { return Released{q} }
+
+// Released opens admitted content and nothing else.
+type Released struct{ q *Quarantine }
+
+// Manifest returns the manifest of an admitted candidate. Errors: oci.ErrNotFound when it is not admitted.
+func (r Released) Manifest(ctx context.Context, c gate.Candidate) (oci.Content, error) {
+	if _, ok := r.q.released.get(c); !ok {
+		return oci.Content{}, oci.ErrNotFound
+	}
+	held, err := r.q.Hold(ctx, c)
+	return held.Content, err
+}
+
+// Blob opens a blob that the manifest of an admitted candidate refers to. content is an *os.File when the blob is a file seen to be
+// intact; otherwise its last byte comes only once the whole has proved right, and it is an io.Seeker if it can be.
+//
+// Errors: oci.ErrBlobUnknown when c is not admitted or does not refer to d; those of [Quarantine.Open].
+func (r Released) Blob(ctx context.Context, c gate.Candidate, d oci.Digest) (content io.ReadCloser, size int64, err error) {
+	blobs, ok := r.q.released.get(c)
+	if !ok || !blobs[d] {
+		return nil, 0, oci.ErrBlobUnknown
+	}
+	held, err := r.q.Hold(ctx, c)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, desc := range held.Manifest.Blobs() {
+		if desc.Digest == d {
+			content, err = r.q.Open(ctx, c, desc)
+			return content, desc.Size, err
+		}
+	}
+	return nil, 0, oci.ErrBlobUnknown
+}

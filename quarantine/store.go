@@ -1,0 +1,221 @@
+package quarantine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/oci"
+)
+
+// errNotHeld says that something is not stored here, which is a reason to fetch it.
+var errNotHeld = errors.New("not held")
+
+// Where things lie in storage. Blobs lie where distribution keeps them, so that one blob is stored once whoever brought it.
+const (
+	blobsPath     = "/docker/registry/v2/blobs/sha256"
+	manifestsPath = "/tidewaiter/manifests"
+	claimsPath    = "/tidewaiter/claims"
+)
+
+// store knows where bytes lie. It checks nothing and locks nothing.
+type store struct {
+	driver storagedriver.StorageDriver
+	root   string // empty when the driver does not keep plain files
+	spool  *spool
+}
+
+func blobPath(d oci.Digest) string {
+	return path.Join(blobsPath, d.Encoded()[:2], d.Encoded(), "data")
+}
+
+// manifestPath is where it is noted that a repository has a manifest, and as what media type. No component of a repository's name
+// begins with '_'.
+func manifestPath(c gate.Candidate) string {
+	return path.Join(manifestsPath, c.Repository.Escaped(), "_manifests", c.Digest.Encoded())
+}
+
+func claimsOf(d oci.Digest) string {
+	return path.Join(claimsPath, d.Encoded()[:2], d.Encoded())
+}
+
+// claimName is the name of c's claim on a blob: which repository, hashed because a name has slashes, and which manifest.
+func claimName(c gate.Candidate) string {
+	return repositoryMark(c.Repository) + "-" + c.Digest.Encoded()
+}
+
+func repositoryMark(repo oci.Repository) string {
+	sum := sha256.Sum256([]byte(repo.String()))
+	return hex.EncodeToString(sum[:16])
+}
+
+// manifest returns the stored manifest of c if it is intact. Errors: errNotHeld.
+func (s *store) manifest(ctx context.Context, c gate.Candidate) (oci.Content, error) {
+	mediaType, err := s.read(ctx, manifestPath(c), oci.MaxNameBytes)
+	if err != nil {
+		return oci.Content{}, err
+	}
+	raw, err := s.read(ctx, blobPath(c.Digest), oci.MaxManifestBytes)
+	if err != nil {
+		return oci.Content{}, err
+	}
+	if oci.FromBytes(raw) != c.Digest {
+		return oci.Content{}, errNotHeld // it is fetched again and written over
+	}
+	return oci.Content{MediaType: string(mediaType), Digest: c.Digest, Raw: raw}, nil
+}
+
+// putManifest stores a manifest. The note that the repository has it comes last: until then it is not held.
+func (s *store) putManifest(ctx context.Context, c gate.Candidate, content oci.Content) error {
+	if err := s.driver.PutContent(ctx, blobPath(c.Digest), content.Raw); err != nil {
+		return err
+	}
+	if err := s.claim(ctx, c, c.Digest); err != nil {
+		return err
+	}
+	return s.driver.PutContent(ctx, manifestPath(c), []byte(content.MediaType))
+}
+
+func (s *store) removeManifest(ctx context.Context, c gate.Candidate) error {
+	return s.remove(ctx, manifestPath(c))
+}
+
+func (s *store) removeBlob(ctx context.Context, d oci.Digest) error {
+	return s.remove(ctx, path.Dir(blobPath(d)))
+}
+
+func (s *store) remove(ctx context.Context, p string) error {
+	err := s.driver.Delete(ctx, p)
+	if isNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// hasBlob returns nil when a blob is stored. Errors: errNotHeld.
+func (s *store) hasBlob(ctx context.Context, d oci.Digest) error {
+	_, err := s.driver.Stat(ctx, blobPath(d))
+	if isNotFound(err) {
+		return errNotHeld
+	}
+	return err
+}
+
+// openBlob opens a stored blob, unverified. Errors: errNotHeld.
+func (s *store) openBlob(ctx context.Context, d oci.Digest) (io.ReadCloser, error) {
+	r, err := s.driver.Reader(ctx, blobPath(d), 0)
+	if isNotFound(err) {
+		return nil, errNotHeld
+	}
+	return r, err
+}
+
+// commit moves a verified spool file to where blobs lie. It either is there afterwards, whole, or not at all.
+func (s *store) commit(ctx context.Context, file *os.File, d oci.Digest) error {
+	if s.root != "" {
+		final := filepath.Join(s.root, filepath.FromSlash(blobPath(d)))
+		if err := os.MkdirAll(filepath.Dir(final), 0o755); err != nil {
+			return err
+		}
+		return os.Rename(file.Name(), final)
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	arriving := blobPath(d) + "." + filepath.Base(file.Name())
+	w, err := s.driver.Writer(ctx, arriving, false)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(w, file); err != nil {
+		return errors.Join(err, w.Cancel(ctx), w.Close())
+	}
+	if err := errors.Join(w.Commit(ctx), w.Close()); err != nil {
+		return err
+	}
+	return s.driver.Move(ctx, arriving, blobPath(d))
+}
+
+// claimant says on whose word a blob may be opened for a candidate.
+type claimant int
+
+// Claimants. The zero value is the one that has to be proven first.
+const (
+	byNobody     claimant = iota
+	byRepository          // another manifest of the same repository claimed it
+	byCandidate
+)
+
+// claimed reports who claimed the blob.
+func (s *store) claimed(ctx context.Context, c gate.Candidate, d oci.Digest) (claimant, error) {
+	names, err := s.claimNames(ctx, d)
+	found := byNobody
+	for _, name := range names {
+		if name == claimName(c) {
+			return byCandidate, err
+		}
+		if strings.HasPrefix(name, repositoryMark(c.Repository)+"-") {
+			found = byRepository
+		}
+	}
+	return found, err
+}
+
+// claim notes that c's repository has been seen to have the blob, and that c needs it.
+func (s *store) claim(ctx context.Context, c gate.Candidate, d oci.Digest) error {
+	return s.driver.PutContent(ctx, path.Join(claimsOf(d), claimName(c)), []byte(c.String()))
+}
+
+// unclaim gives up c's claim and returns how many are left.
+func (s *store) unclaim(ctx context.Context, c gate.Candidate, d oci.Digest) (left int, err error) {
+	if err := s.remove(ctx, path.Join(claimsOf(d), claimName(c))); err != nil {
+		return 0, err
+	}
+	names, err := s.claimNames(ctx, d)
+	return len(names), err
+}
+
+func (s *store) claimNames(ctx context.Context, d oci.Digest) ([]string, error) {
+	paths, err := s.driver.List(ctx, claimsOf(d))
+	if err != nil && !isNotFound(err) {
+		return nil, err
+	}
+	var names []string
+	for _, p := range paths {
+		if name := path.Base(p); !strings.HasSuffix(name, ".tmp") { // the driver's own, from a write that was cut short
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// read returns a small stored object. Errors: errNotHeld.
+func (s *store) read(ctx context.Context, p string, limit int64) ([]byte, error) {
+	r, err := s.driver.Reader(ctx, p, 0)
+	if isNotFound(err) {
+		return nil, errNotHeld
+	}
+	if err != nil {
+		return nil, err
+	}
+	b, err := oci.ReadBounded(r, limit)
+	if err := errors.Join(err, r.Close()); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", p, err)
+	}
+	return b, nil
+}
+
+func isNotFound(err error) bool {
+	var notFound storagedriver.PathNotFoundError
+	return errors.As(err, &notFound)
+}
