@@ -1,0 +1,391 @@
+package gate_test
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/oci"
+)
+
+var (
+	noon  = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	nginx = oci.Repository{Upstream: "docker.io", Path: "library/nginx"}
+	log4j = gate.Finding{
+		ID: "CVE-2021-44228", Severity: gate.Critical, FixedVersion: "2.15.0", Source: "maven::ghsa", Path: "app.jar",
+		Package:   gate.Package{Type: "maven", Name: "org.apache.logging.log4j:log4j-core", Version: "2.14.1"},
+		Published: time.Date(2021, 12, 10, 0, 0, 0, 0, time.UTC),
+	}
+	tarLow = gate.Finding{
+		ID: "CVE-2005-2541", Severity: gate.Low, Source: "debian 12", Path: "var/lib/dpkg/status",
+		Package: gate.Package{Type: "deb", Name: "tar", Version: "1.34+dfsg-1.2+deb12u1"},
+	}
+	unreadable = gate.Gap{Kind: gate.GapUnreadableLayer, Layer: digestOf("layer"), Why: "unexpected EOF"}
+	signedBy   = func(authority string) gate.Signature {
+		return gate.Signature{Authority: authority, Format: "sigstore-bundle", Signer: "ab12", Manifest: digestOf("signature")}
+	}
+)
+
+func digestOf(s string) oci.Digest { return oci.FromBytes([]byte(s)) }
+
+func pattern(t testing.TB, s string) oci.Pattern {
+	t.Helper()
+	p, err := oci.ParseFullPattern(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func imageOf(layers ...oci.Descriptor) oci.Manifest {
+	return oci.Manifest{
+		MediaType: oci.MediaTypeImage, Layers: layers,
+		Config: oci.Descriptor{MediaType: oci.MediaTypeConfig, Digest: digestOf("config"), Size: 100},
+	}
+}
+
+func layerOf(name string, size int64) oci.Descriptor {
+	return oci.Descriptor{MediaType: "application/vnd.oci.image.layer.v1.tar+gzip", Digest: digestOf(name), Size: size}
+}
+
+// strict is a policy with every kind of demand, over everything.
+func strict(t testing.TB) gate.Policy {
+	return gate.Policy{
+		Name: "strict", Match: []oci.Pattern{pattern(t, "**")}, OnFail: gate.Quarantine,
+		Signatures:      gate.SignatureRule{AnyOf: []string{"release", "ci"}},
+		Vulnerabilities: &gate.VulnerabilityRule{DenyAt: ptr(gate.High), OnlyFixable: true},
+		Image:           gate.ImageRule{MaxBytes: 1000},
+	}
+}
+
+// clean is evidence strict has nothing against.
+func clean() gate.Evidence {
+	return gate.Evidence{
+		Candidate: gate.Candidate{Repository: nginx, Digest: digestOf("image")}, Manifest: imageOf(layerOf("layer", 100)),
+		SignatureEvidence: gate.SignatureEvidence{Signatures: []gate.Signature{signedBy("release")}}, Examined: true,
+	}
+}
+
+func TestDecide(t *testing.T) {
+	type change struct {
+		policy   func(*gate.Policy)
+		evidence func(*gate.Evidence)
+		waivers  []gate.Waiver
+	}
+	find := func(f gate.Finding) func(*gate.Evidence) {
+		return func(e *gate.Evidence) { e.Findings = append(e.Findings, f) }
+	}
+	tests := map[string]struct {
+		change
+		want []gate.Rule // the rules of the reasons; none is an admission
+	}{
+		"admits what is signed, examined and clean":          {},
+		"denies when no policy matches":                      {change{policy: func(p *gate.Policy) { p.Match = nil }}, []gate.Rule{gate.RuleMatch}},
+		"denies when the only policy excepts the repository": {change{policy: func(p *gate.Policy) { p.Except = []oci.Pattern{pattern(t, "docker.io/**")} }}, []gate.Rule{gate.RuleMatch}},
+		"denies the unsigned":                                {change{evidence: func(e *gate.Evidence) { e.Signatures = nil }}, []gate.Rule{gate.RuleSignatures}},
+		"denies what a stranger signed":                      {change{evidence: func(e *gate.Evidence) { e.Signatures[0].Authority = "stranger" }}, []gate.Rule{gate.RuleSignatures}},
+		"any of the authorities is enough":                   {change: change{evidence: func(e *gate.Evidence) { e.Signatures[0].Authority = "ci" }}},
+		"all of the authorities are needed": {change{policy: func(p *gate.Policy) {
+			p.Signatures = gate.SignatureRule{AllOf: []string{"release", "ci"}}
+		}}, []gate.Rule{gate.RuleSignatures}},
+		"two signatures by one authority do not stand for two authorities": {change{
+			policy:   func(p *gate.Policy) { p.Signatures = gate.SignatureRule{AllOf: []string{"release", "ci"}} },
+			evidence: func(e *gate.Evidence) { e.Signatures = append(e.Signatures, signedBy("release")) },
+		}, []gate.Rule{gate.RuleSignatures}},
+		"denies a fixable finding at the severity": {change{evidence: find(log4j)}, []gate.Rule{gate.RuleVulnerabilities}},
+		"admits a finding below the severity":      {change: change{evidence: find(tarLow)}},
+		"an unrated finding counts as low": {change{
+			policy:   func(p *gate.Policy) { p.Vulnerabilities = &gate.VulnerabilityRule{DenyAt: ptr(gate.Low)} },
+			evidence: func(e *gate.Evidence) { f := tarLow; f.Severity = gate.Unrated; e.Findings = []gate.Finding{f} },
+		}, []gate.Rule{gate.RuleVulnerabilities}},
+		"only_fixable admits what has no fix": {change: change{evidence: func(e *gate.Evidence) {
+			f := log4j
+			f.FixedVersion = ""
+			e.Findings = []gate.Finding{f}
+		}}},
+		"the deny list denies whatever the severity, fix and age, in any case": {change{
+			policy: func(p *gate.Policy) {
+				p.Vulnerabilities = &gate.VulnerabilityRule{Deny: []string{"cve-2005-2541"}, OnlyFixable: true, Grace: 1e6 * time.Hour}
+			},
+			evidence: find(tarLow),
+		}, []gate.Rule{gate.RuleDenyList}},
+		"a finding within its grace passes": {change: change{
+			policy: func(p *gate.Policy) { p.Vulnerabilities.Grace = 48 * time.Hour },
+			evidence: func(e *gate.Evidence) {
+				f := log4j
+				f.Published = noon.Add(-47 * time.Hour)
+				e.Findings = []gate.Finding{f}
+			},
+		}},
+		"a grace ends exactly on time": {change{
+			policy: func(p *gate.Policy) { p.Vulnerabilities.Grace = 48 * time.Hour },
+			evidence: func(e *gate.Evidence) {
+				f := log4j
+				f.Published = noon.Add(-48 * time.Hour)
+				e.Findings = []gate.Finding{f}
+			},
+		}, []gate.Rule{gate.RuleVulnerabilities}},
+		"a finding of unknown age has no grace": {change{
+			policy:   func(p *gate.Policy) { p.Vulnerabilities.Grace = 1e6 * time.Hour },
+			evidence: func(e *gate.Evidence) { f := log4j; f.Published = time.Time{}; e.Findings = []gate.Finding{f} },
+		}, []gate.Rule{gate.RuleVulnerabilities}},
+		"denies when a gap is not tolerated": {change{evidence: func(e *gate.Evidence) { e.Gaps = []gate.Gap{unreadable} }}, []gate.Rule{gate.RuleGap}},
+		"admits when the gap's kind is tolerated": {change: change{
+			policy:   func(p *gate.Policy) { p.TolerateGaps = []gate.GapKind{gate.GapUnreadableLayer} },
+			evidence: func(e *gate.Evidence) { e.Gaps = []gate.Gap{unreadable} },
+		}},
+		"denies layers that were not examined": {change{evidence: func(e *gate.Evidence) { e.Examined = false }}, []gate.Rule{gate.RuleUnexamined}},
+		"warn mode does not admit what was not examined": {change{
+			policy:   func(p *gate.Policy) { p.Mode = gate.Warn },
+			evidence: func(e *gate.Evidence) { e.Examined = false },
+		}, []gate.Rule{gate.RuleUnexamined}},
+		"no waiver admits what was not examined": {change{
+			evidence: func(e *gate.Evidence) { e.Examined = false },
+			waivers:  []gate.Waiver{{Rule: gate.RuleUnexamined, Digest: digestOf("image"), Until: noon.Add(time.Hour)}},
+		}, []gate.Rule{gate.RuleUnexamined}},
+		"a policy without content rules asks for no layers": {change: change{
+			policy:   func(p *gate.Policy) { p.Vulnerabilities = nil },
+			evidence: func(e *gate.Evidence) { e.Examined = false },
+		}},
+		"an index is judged without layers": {change: change{evidence: func(e *gate.Evidence) {
+			e.Examined, e.Manifest = false, oci.Manifest{MediaType: oci.MediaTypeIndex}
+		}}},
+		"an index needs its signature": {change{evidence: func(e *gate.Evidence) {
+			e.Signatures, e.Manifest = nil, oci.Manifest{MediaType: oci.MediaTypeIndex}
+		}}, []gate.Rule{gate.RuleSignatures}},
+		"proven statements need no signature": {change: change{evidence: func(e *gate.Evidence) {
+			e.Signatures, e.Examined, e.OnlyStatements = nil, false, true
+		}}},
+		"denies more bytes than allowed": {change{evidence: func(e *gate.Evidence) { e.Manifest = imageOf(layerOf("layer", 901)) }}, []gate.Rule{gate.RuleSize}},
+		"sizes that overflow are too large": {change{evidence: func(e *gate.Evidence) {
+			e.Manifest = imageOf(layerOf("a", 1<<62), layerOf("b", 1<<62), layerOf("c", 1<<62))
+		}}, []gate.Rule{gate.RuleSize}},
+		"denies layers with urls":   {change{evidence: func(e *gate.Evidence) { e.Manifest.Layers[0].URLs = []string{"https://elsewhere.test/"} }}, []gate.Rule{gate.RuleForeignLayers}},
+		"denies a config with urls": {change{evidence: func(e *gate.Evidence) { e.Manifest.Config.URLs = []string{"https://elsewhere.test/"} }}, []gate.Rule{gate.RuleForeignLayers}},
+		"denies children with urls": {change{evidence: func(e *gate.Evidence) {
+			e.Manifest = oci.Manifest{MediaType: oci.MediaTypeIndex, Manifests: []oci.Descriptor{{Digest: digestOf("child"), URLs: []string{"https://elsewhere.test/"}}}}
+		}}, []gate.Rule{gate.RuleForeignLayers}},
+		"a waiver sets aside the finding it names": {change: change{evidence: find(log4j), waivers: []gate.Waiver{
+			{Vulnerability: "CVE-2021-44228", Package: "maven/org.apache.logging.log4j:log4j-core", Repositories: []oci.Pattern{pattern(t, "docker.io/**")}, Until: noon.Add(time.Hour)},
+		}}},
+		"a waiver for another package does not":                   {change{evidence: find(log4j), waivers: []gate.Waiver{{Vulnerability: "CVE-2021-44228", Package: "maven/other", Digest: digestOf("image"), Until: noon.Add(time.Hour)}}}, []gate.Rule{gate.RuleVulnerabilities}},
+		"a waiver for another repository does not":                {change{evidence: find(log4j), waivers: []gate.Waiver{{Vulnerability: "CVE-2021-44228", Repositories: []oci.Pattern{pattern(t, "quay.io/**")}, Until: noon.Add(time.Hour)}}}, []gate.Rule{gate.RuleVulnerabilities}},
+		"a waiver for another digest does not":                    {change{evidence: find(log4j), waivers: []gate.Waiver{{Vulnerability: "CVE-2021-44228", Digest: digestOf("other"), Until: noon.Add(time.Hour)}}}, []gate.Rule{gate.RuleVulnerabilities}},
+		"a waiver that names nothing does nothing":                {change{evidence: find(log4j), waivers: []gate.Waiver{{Digest: digestOf("image"), Until: noon.Add(time.Hour)}}}, []gate.Rule{gate.RuleVulnerabilities}},
+		"a waiver that reaches nobody in particular does nothing": {change{evidence: find(log4j), waivers: []gate.Waiver{{Vulnerability: "CVE-2021-44228", Until: noon.Add(time.Hour)}}}, []gate.Rule{gate.RuleVulnerabilities}},
+		"a waiver lapses exactly on time":                         {change{evidence: find(log4j), waivers: []gate.Waiver{{Vulnerability: "CVE-2021-44228", Digest: digestOf("image"), Until: noon}}}, []gate.Rule{gate.RuleVulnerabilities}},
+		"a rule can be waived": {change: change{
+			evidence: func(e *gate.Evidence) { e.Signatures = nil },
+			waivers:  []gate.Waiver{{Rule: gate.RuleSignatures, Digest: digestOf("image"), Until: noon.Add(time.Hour)}},
+		}},
+		"reasons come in the order of the rules": {change{evidence: func(e *gate.Evidence) {
+			e.Gaps, e.Findings, e.Signatures = []gate.Gap{unreadable}, []gate.Finding{log4j}, nil
+		}}, []gate.Rule{gate.RuleSignatures, gate.RuleVulnerabilities, gate.RuleGap}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			p, e := strict(t), clean()
+			if tt.policy != nil {
+				tt.policy(&p)
+			}
+			if tt.evidence != nil {
+				tt.evidence(&e)
+			}
+			v := gate.Decide(&gate.PolicySet{Policies: []gate.Policy{p}, Waivers: tt.waivers}, e, noon)
+			var got []gate.Rule
+			for _, r := range v.Reasons {
+				got = append(got, r.Rule)
+			}
+			if diff := cmp.Diff(got, tt.want); diff != "" || v.Allowed() != (len(tt.want) == 0) {
+				t.Errorf("%s, rules got/want:\n%s%s", v.Decision, diff, v.Summary())
+			}
+		})
+	}
+}
+
+func TestWarnModeAdmitsAndSaysWhatItWouldDeny(t *testing.T) {
+	p, e := strict(t), clean()
+	p.Mode, e.Signatures = gate.Warn, nil
+	v := gate.Decide(&gate.PolicySet{Policies: []gate.Policy{p}}, e, noon)
+	if !v.Allowed() || len(v.Reasons) != 0 || v.WarningSummary() != "strict: unsigned: no signature by release or ci" {
+		t.Errorf("got %s, reasons %v, warnings %q", v.Decision, v.Reasons, v.WarningSummary())
+	}
+}
+
+func TestFirstMatchingPolicyDecides(t *testing.T) {
+	lenient := gate.Policy{Name: "lenient", Match: []oci.Pattern{pattern(t, "docker.io/library/*")}}
+	e := clean()
+	e.Signatures = nil
+	for name, tt := range map[string]struct {
+		policies []gate.Policy
+		want     string
+	}{
+		"the lenient one first": {[]gate.Policy{lenient, strict(t)}, "lenient allow"},
+		"the strict one first":  {[]gate.Policy{strict(t), lenient}, "strict deny"},
+	} {
+		v := gate.Decide(&gate.PolicySet{Policies: tt.policies}, e, noon)
+		if got := v.Policy + " " + v.Decision.String(); got != tt.want {
+			t.Errorf("%s: got %s, want %s", name, got, tt.want)
+		}
+	}
+}
+
+func TestVerdictLapsesWithWhatItLeansOn(t *testing.T) {
+	waiver := gate.Waiver{Vulnerability: log4j.ID, Digest: digestOf("image"), Until: noon.Add(2 * time.Hour)}
+	young := log4j
+	young.Published = noon.Add(-47 * time.Hour)
+	unsigned := clean()
+	unsigned.Signatures = nil
+	withFinding := func(f gate.Finding) gate.Evidence { e := clean(); e.Findings = []gate.Finding{f}; return e }
+	for name, tt := range map[string]struct {
+		evidence gate.Evidence
+		waivers  []gate.Waiver
+		want     time.Duration
+	}{
+		"nothing":                         {clean(), nil, 24 * time.Hour},
+		"a waiver that was used":          {withFinding(log4j), []gate.Waiver{waiver}, 2 * time.Hour},
+		"a waiver that was not":           {clean(), []gate.Waiver{waiver}, 24 * time.Hour},
+		"a grace":                         {withFinding(young), nil, time.Hour},
+		"a signature that may yet arrive": {unsigned, nil, time.Minute},
+	} {
+		p := strict(t)
+		p.Vulnerabilities.Grace = 48 * time.Hour
+		v := gate.Decide(&gate.PolicySet{Policies: []gate.Policy{p}, Waivers: tt.waivers}, tt.evidence, noon)
+		if got := v.Until.Sub(noon); got != tt.want {
+			t.Errorf("%s: lapses after %s, want %s", name, got, tt.want)
+		}
+	}
+}
+
+// randomEvidence draws evidence over few enough values that waivers and rules meet.
+func randomEvidence(r *rand.Rand) gate.Evidence {
+	e := clean()
+	e.Examined = r.IntN(8) > 0
+	e.Signatures = nil
+	for _, a := range []string{"release", "ci", "stranger"} {
+		if r.IntN(2) == 0 {
+			e.Signatures = append(e.Signatures, signedBy(a))
+		}
+	}
+	for range r.IntN(4) {
+		e.Findings = append(e.Findings, randomFinding(r))
+	}
+	for range r.IntN(2) {
+		e.Gaps = append(e.Gaps, gate.Gap{Kind: gate.GapKinds()[r.IntN(len(gate.GapKinds()))], Why: "x"})
+	}
+	return e
+}
+
+func randomFinding(r *rand.Rand) gate.Finding {
+	f := gate.Finding{
+		ID: []string{"CVE-1", "CVE-2", "CVE-3"}[r.IntN(3)], Severity: gate.Severity(r.IntN(5)), Path: []string{"a", "b"}[r.IntN(2)],
+		Package: gate.Package{Type: "deb", Name: []string{"tar", "zlib"}[r.IntN(2)], Version: "1"},
+	}
+	if r.IntN(2) == 0 {
+		f.FixedVersion = "2"
+	}
+	return f
+}
+
+func randomPolicies(t testing.TB, r *rand.Rand) *gate.PolicySet {
+	p := strict(t)
+	p.Mode = gate.Mode(r.IntN(2))
+	p.Vulnerabilities = &gate.VulnerabilityRule{DenyAt: ptr(gate.Severity(r.IntN(4) + 1)), OnlyFixable: r.IntN(2) == 0, Deny: []string{"CVE-3"}[:r.IntN(2)]}
+	p.TolerateGaps = gate.GapKinds()[:r.IntN(len(gate.GapKinds()))]
+	set := &gate.PolicySet{Policies: []gate.Policy{p}}
+	for range r.IntN(3) {
+		set.Waivers = append(set.Waivers, gate.Waiver{Vulnerability: []string{"CVE-1", "CVE-2"}[r.IntN(2)], Digest: digestOf("image"), Until: noon.Add(time.Hour)})
+	}
+	return set
+}
+
+const draws = 3000
+
+func TestLawsOfDecide(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	laws := map[string]func(t *testing.T, set *gate.PolicySet, e gate.Evidence, v gate.Verdict){
+		"adding a finding never admits": func(t *testing.T, set *gate.PolicySet, e gate.Evidence, v gate.Verdict) {
+			e.Findings = append(slices.Clone(e.Findings), randomFinding(r))
+			mustStayDenied(t, v, gate.Decide(set, e, noon))
+		},
+		"adding a gap never admits": func(t *testing.T, set *gate.PolicySet, e gate.Evidence, v gate.Verdict) {
+			e.Gaps = append(slices.Clone(e.Gaps), unreadable)
+			mustStayDenied(t, v, gate.Decide(set, e, noon))
+		},
+		"dropping a signature never admits": func(t *testing.T, set *gate.PolicySet, e gate.Evidence, v gate.Verdict) {
+			if len(e.Signatures) > 0 {
+				e.Signatures = e.Signatures[1:]
+			}
+			mustStayDenied(t, v, gate.Decide(set, e, noon))
+		},
+		"order does not matter": func(t *testing.T, set *gate.PolicySet, e gate.Evidence, v gate.Verdict) {
+			e.Findings, e.Gaps = slices.Clone(e.Findings), slices.Clone(e.Gaps)
+			slices.Reverse(e.Findings)
+			slices.Reverse(e.Gaps)
+			again := gate.Decide(set, e, noon)
+			if diff := cmp.Diff(again.Reasons, v.Reasons); diff != "" {
+				t.Errorf("reasons of the reversed evidence, got/want:\n%s", diff)
+			}
+		},
+		"a waiver changes only the findings it names": func(t *testing.T, set *gate.PolicySet, e gate.Evidence, v gate.Verdict) {
+			more := *set
+			more.Waivers = append(slices.Clone(set.Waivers), gate.Waiver{Vulnerability: "CVE-3", Digest: digestOf("image"), Until: noon.Add(time.Hour)})
+			standing := func(v gate.Verdict) []gate.Reason {
+				return slices.DeleteFunc(slices.Concat(v.Reasons, v.Warnings), func(r gate.Reason) bool { return r.Finding != nil && r.Finding.ID == "CVE-3" })
+			}
+			if diff := cmp.Diff(standing(gate.Decide(&more, e, noon)), standing(v), cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("other reasons, got/want:\n%s", diff)
+			}
+		},
+		"it is pure": func(t *testing.T, set *gate.PolicySet, e gate.Evidence, v gate.Verdict) {
+			if diff := cmp.Diff(gate.Decide(set, e, noon), v); diff != "" {
+				t.Errorf("a second call, got/want:\n%s", diff)
+			}
+		},
+		"a denial has a reason and an admission none": func(t *testing.T, _ *gate.PolicySet, _ gate.Evidence, v gate.Verdict) {
+			if v.Allowed() == (len(v.Reasons) > 0) {
+				t.Errorf("%s with reasons %v", v.Decision, v.Reasons)
+			}
+		},
+	}
+	for name, law := range laws {
+		t.Run(name, func(t *testing.T) {
+			allowed := 0
+			for range draws {
+				set, e := randomPolicies(t, r), randomEvidence(r)
+				v := gate.Decide(set, e, noon)
+				if v.Allowed() {
+					allowed++
+				}
+				if law(t, set, e, v); t.Failed() {
+					return
+				}
+			}
+			if allowed < draws/20 || allowed > draws*19/20 {
+				t.Errorf("%d of %d draws are admitted: the law was hardly tried", allowed, draws)
+			}
+		})
+	}
+}
+
+func mustStayDenied(t *testing.T, before, after gate.Verdict) {
+	t.Helper()
+	if !before.Allowed() && after.Allowed() {
+		t.Errorf("denied for %q, then admitted", before.Summary())
+	}
+}
+
+func TestZeroValuesDeny(t *testing.T) {
+	var v gate.Verdict
+	var d gate.Decision
+	if v.Allowed() || d == gate.Allow || gate.Decide(&gate.PolicySet{}, gate.Evidence{}, noon).Allowed() {
+		t.Error("a zero value allows")
+	}
+}

@@ -1,0 +1,308 @@
+package gate_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/oci"
+)
+
+// errBroken is what a fake answers at the step a test breaks.
+var errBroken = errors.New("broken")
+
+// world is everything around a gate, in memory. Its fields are set before the gate is used; what it notes is guarded by mu.
+type world struct {
+	t     testing.TB
+	set   *gate.PolicySet
+	snap  gate.Snapshot
+	roots string
+	now   time.Time
+
+	held       map[gate.Candidate]oci.Content
+	blobs      map[oci.Digest][]byte
+	packages   map[oci.Digest][]gate.Package // by layer
+	scanned    map[oci.Digest]gate.LayerInventory
+	findings   []gate.Finding
+	signatures map[gate.Candidate]gate.SignatureEvidence
+	breaks     string        // the call that fails
+	stall      chan struct{} // when not nil, layers are read only once it is closed
+	reading    chan struct{} // receives a value whenever a layer begins to be read
+
+	mu          sync.Mutex
+	calls       []string
+	verdicts    map[gate.Key]gate.Verdict
+	inventories map[oci.Digest]gate.LayerInventory
+	records     []gate.Verdict
+	released    map[gate.Candidate]bool
+}
+
+func newWorld(t testing.TB) *world {
+	return &world{
+		t: t, set: &gate.PolicySet{Policies: []gate.Policy{strict(t)}, Revision: "p1"}, snap: gate.Snapshot{ID: "s1"}, roots: "r1", now: noon,
+		held: map[gate.Candidate]oci.Content{}, blobs: map[oci.Digest][]byte{}, packages: map[oci.Digest][]gate.Package{},
+		scanned: map[oci.Digest]gate.LayerInventory{}, signatures: map[gate.Candidate]gate.SignatureEvidence{},
+		reading:  make(chan struct{}, 64),
+		verdicts: map[gate.Key]gate.Verdict{}, inventories: map[oci.Digest]gate.LayerInventory{}, released: map[gate.Candidate]bool{},
+	}
+}
+
+func (w *world) gate() *gate.Gate {
+	g := gate.New(gate.Options{
+		Bytes: w, Releases: w, Scanner: w, Advisories: w, Signatures: w, Policies: w, Verdicts: remembers{w}, Inventories: w, Records: w,
+		Now: func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler), Workers: 4, MaxImageBytes: 1 << 20, Platforms: []string{"linux/amd64"},
+	})
+	w.t.Cleanup(g.Close)
+	return g
+}
+
+func (w *world) note(format string, args ...any) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	call := fmt.Sprintf(format, args...)
+	w.calls = append(w.calls, call)
+	if w.breaks != "" && len(call) >= len(w.breaks) && call[:len(w.breaks)] == w.breaks {
+		return errBroken
+	}
+	return nil
+}
+
+// count returns how many calls begin with prefix.
+func (w *world) count(prefix string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := 0
+	for _, c := range w.calls {
+		if len(c) >= len(prefix) && c[:len(prefix)] == prefix {
+			n++
+		}
+	}
+	return n
+}
+
+func (w *world) isReleased(c gate.Candidate) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.released[c]
+}
+
+func (w *world) lastRecord() gate.Verdict {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.records[len(w.records)-1]
+}
+
+// blob puts content where Open finds it.
+func (w *world) blob(mediaType, content string) oci.Descriptor {
+	d := oci.FromBytes([]byte(content))
+	w.blobs[d] = []byte(content)
+	return oci.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(content))}
+}
+
+const gzipLayer = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+// image puts an image into nginx whose config agrees with its layers, signed by release.
+func (w *world) image(layers ...oci.Descriptor) gate.Candidate {
+	var diffs []oci.Digest
+	for _, l := range layers {
+		diffs = append(diffs, diffOf(l.Digest))
+	}
+	config, err := json.Marshal(map[string]any{"rootfs": map[string]any{"type": "layers", "diff_ids": diffs}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c := w.manifest(nginx, map[string]any{"mediaType": oci.MediaTypeImage, "config": w.blob(oci.MediaTypeConfig, string(config)), "layers": layers})
+	w.sign(c, "release")
+	return c
+}
+
+func (w *world) index(repo oci.Repository, children ...gate.Candidate) gate.Candidate {
+	var list []oci.Descriptor
+	for _, c := range children {
+		list = append(list, oci.Descriptor{MediaType: oci.MediaTypeImage, Digest: c.Digest, Size: 1, Platform: &oci.Platform{OS: "linux", Architecture: "amd64"}})
+	}
+	return w.manifest(repo, map[string]any{"mediaType": oci.MediaTypeIndex, "manifests": list})
+}
+
+func (w *world) manifest(repo oci.Repository, fields map[string]any) gate.Candidate {
+	fields["schemaVersion"] = 2
+	raw, err := json.Marshal(fields)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c := gate.Candidate{Repository: repo, Digest: oci.FromBytes(raw)}
+	w.held[c] = oci.Content{MediaType: fields["mediaType"].(string), Digest: c.Digest, Raw: raw}
+	return c
+}
+
+func (w *world) sign(c gate.Candidate, authority string) {
+	w.signatures[c] = gate.SignatureEvidence{Signatures: []gate.Signature{signedBy(authority)}}
+}
+
+func diffOf(layer oci.Digest) oci.Digest { return digestOf("uncompressed " + layer.String()) }
+
+func (w *world) Hold(_ context.Context, c gate.Candidate) (gate.Held, error) {
+	if err := w.note("hold %s", c.Digest); err != nil {
+		return gate.Held{}, err
+	}
+	content, ok := w.held[c]
+	if !ok {
+		return gate.Held{}, oci.ErrNotFound
+	}
+	m, err := oci.ParseManifest(content.MediaType, content.Raw)
+	return gate.Held{Candidate: c, Content: content, Manifest: m}, err
+}
+
+func (w *world) Open(_ context.Context, _ gate.Candidate, desc oci.Descriptor) (io.ReadCloser, error) {
+	if err := w.note("open %s %s", desc.MediaType, desc.Digest); err != nil {
+		return nil, err
+	}
+	return io.NopCloser(bytes.NewReader(w.blobs[desc.Digest])), nil
+}
+
+func (w *world) ReadLayer(ctx context.Context, layer oci.Descriptor, r io.Reader) (gate.LayerInventory, error) {
+	if err := w.note("scan %s", layer.Digest); err != nil {
+		return gate.LayerInventory{}, err
+	}
+	w.reading <- struct{}{}
+	if w.stall != nil {
+		select {
+		case <-w.stall:
+		case <-ctx.Done():
+			return gate.LayerInventory{}, ctx.Err()
+		}
+	}
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return gate.LayerInventory{}, err
+	}
+	if inv, ok := w.scanned[layer.Digest]; ok {
+		return inv, nil
+	}
+	inv := gate.LayerInventory{Layer: layer.Digest, Compression: gate.CompressionGzip, DiffID: diffOf(layer.Digest)}
+	if packages := w.packages[layer.Digest]; packages != nil {
+		inv.Files = []gate.FileInventory{{Path: "packages", Packages: packages}}
+	}
+	return inv, nil
+}
+
+func (w *world) Snapshot() gate.Snapshot { return w.snap }
+
+// Match finds the world's findings whose package the image has.
+func (w *world) Match(_ context.Context, s gate.Snapshot, inv gate.Inventory) ([]gate.Finding, []gate.Gap, error) {
+	if err := w.note("match %s", s.ID); err != nil {
+		return nil, nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(w.findings), func(f gate.Finding) bool {
+		return !slices.ContainsFunc(inv.Packages, func(p gate.Found) bool { return p.Name == f.Package.Name })
+	}), nil, nil
+}
+
+func (w *world) Revision() string { return w.roots }
+
+func (w *world) Verify(_ context.Context, c gate.Candidate, _ []string) (gate.SignatureEvidence, error) {
+	return w.signatures[c], w.note("verify %s", c.Digest)
+}
+
+func (w *world) Current() *gate.PolicySet { return w.set }
+
+// remembers is the world's memory of verdicts, apart because its methods have everyday names.
+type remembers struct{ w *world }
+
+func (r remembers) Get(_ context.Context, key gate.Key) (gate.Verdict, bool) {
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
+	v, ok := r.w.verdicts[key]
+	return v, ok
+}
+
+func (r remembers) Put(_ context.Context, key gate.Key, v gate.Verdict) error {
+	if err := r.w.note("remember"); err != nil {
+		return err
+	}
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
+	r.w.verdicts[key] = v
+	return nil
+}
+
+func (w *world) Inventory(_ context.Context, layer oci.Digest) (gate.LayerInventory, bool, error) {
+	err := w.note("inventory %s", layer)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	inv, ok := w.inventories[layer]
+	return inv, ok, err
+}
+
+func (w *world) RecordInventory(_ context.Context, inv gate.LayerInventory) error {
+	if err := w.note("record inventory"); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.inventories[inv.Layer] = inv
+	return nil
+}
+
+func (w *world) RecordVerdict(_ context.Context, v gate.Verdict) error {
+	if err := w.note("record verdict"); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.records = append(w.records, v)
+	return nil
+}
+
+func (w *world) Verdict(_ context.Context, c gate.Candidate, key gate.Key) (gate.Verdict, bool, error) {
+	err := w.note("look up verdict")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, v := range slices.Backward(w.records) {
+		if v.Candidate() == c && v.Key == key.String() {
+			return v, true, err
+		}
+	}
+	return gate.Verdict{}, false, err
+}
+
+func (w *world) Parents(_ context.Context, c gate.Candidate) ([]gate.Candidate, error) {
+	err := w.note("parents")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var parents []gate.Candidate
+	for _, v := range w.records {
+		if v.Repository == c.Repository && v.Allowed() && slices.Contains(v.Children, c.Digest) {
+			parents = append(parents, v.Candidate())
+		}
+	}
+	return parents, err
+}
+
+func (w *world) Release(_ context.Context, v gate.Verdict) error {
+	if err := w.note("release"); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.released[v.Candidate()] = true
+	return nil
+}
+
+func (w *world) Withdraw(_ context.Context, c gate.Candidate, drop bool) error {
+	if err := w.note("withdraw %t", drop); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.released[c] = false
+	return nil
+}

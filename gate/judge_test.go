@@ -1,0 +1,429 @@
+package gate_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/oci"
+)
+
+func TestJudge(t *testing.T) {
+	t.Run("admits a signed and clean image, and releases it before it says so", func(t *testing.T) {
+		w := newWorld(t)
+		c := w.image(w.blob(gzipLayer, "layer"))
+		v, err := w.gate().Judge(t.Context(), c)
+		if err != nil || !v.Allowed() || !w.isReleased(c) || !v.Complete {
+			t.Errorf("got %s (%s), released %t, %v", v.Decision, v.Summary(), w.isReleased(c), err)
+		}
+	})
+	t.Run("denies a finding, keeps the bytes and withdraws", func(t *testing.T) {
+		w := newWorld(t)
+		layer := w.blob(gzipLayer, "layer")
+		w.packages[layer.Digest] = []gate.Package{log4j.Package}
+		w.findings = []gate.Finding{log4j}
+		v, err := w.gate().Judge(t.Context(), w.image(layer))
+		if err != nil || v.Allowed() || w.count("withdraw true") != 0 || w.count("withdraw false") == 0 {
+			t.Errorf("got %s (%s), %v, calls %q", v.Decision, v.Summary(), err, w.calls)
+		}
+	})
+	t.Run("sixteen callers cause one judging and one reading of each layer", func(t *testing.T) {
+		w := newWorld(t)
+		w.stall = make(chan struct{})
+		c := w.image(w.blob(gzipLayer, "one"), w.blob(gzipLayer, "two"))
+		g := w.gate()
+		var callers sync.WaitGroup
+		for range 16 {
+			callers.Go(func() {
+				if v, err := g.Judge(t.Context(), c); err != nil || !v.Allowed() {
+					t.Errorf("got %s, %v", v.Decision, err)
+				}
+			})
+		}
+		close(w.stall)
+		callers.Wait()
+		if got := w.count("record verdict"); got != 1 {
+			t.Errorf("%d judgings, want 1", got)
+		}
+		if got := w.count("scan "); got != 2 {
+			t.Errorf("%d layers read, want 2", got)
+		}
+	})
+	t.Run("a remembered verdict costs no call", func(t *testing.T) {
+		w := newWorld(t)
+		c := w.image(w.blob(gzipLayer, "layer"))
+		g := w.gate()
+		for range 2 {
+			if _, err := g.Judge(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := w.count("hold") + w.count("verify") + w.count("match"); got != 3 {
+			t.Errorf("%d calls, want 3, those of the first judging", got)
+		}
+	})
+	t.Run("no evidence is gathered for a repository no policy matches", func(t *testing.T) {
+		w := newWorld(t)
+		w.set = &gate.PolicySet{}
+		v, err := w.gate().Judge(t.Context(), w.image(w.blob(gzipLayer, "layer")))
+		if err != nil || v.Allowed() || w.count("verify")+w.count("open") != 0 {
+			t.Errorf("got %s, %v, calls %q", v.Decision, err, w.calls)
+		}
+	})
+	t.Run("a policy without content rules reads no layer", func(t *testing.T) {
+		w := newWorld(t)
+		w.set.Policies[0].Vulnerabilities = nil
+		v, err := w.gate().Judge(t.Context(), w.image(w.blob(gzipLayer, "layer")))
+		if err != nil || !v.Allowed() || w.count("open") != 0 {
+			t.Errorf("got %s, %v, calls %q", v.Decision, err, w.calls)
+		}
+	})
+	t.Run("it panics when built without what it needs", func(t *testing.T) {
+		defer func() {
+			if recover() == nil {
+				t.Error("a gate was built from nothing")
+			}
+		}()
+		gate.New(gate.Options{})
+	})
+}
+
+func TestErrorsAreNeitherAdmissionNorDenial(t *testing.T) {
+	for _, step := range []struct{ call, want string }{
+		{"look up verdict", gate.StepRecord}, {"hold", gate.StepHold}, {"verify", gate.StepVerify}, {"inventory", gate.StepInventory},
+		{"open", gate.StepInventory}, {"scan", gate.StepInventory}, {"record inventory", gate.StepInventory},
+		{"open " + oci.MediaTypeConfig, gate.StepInventory}, {"match", gate.StepMatch}, {"record verdict", gate.StepRecord}, {"release", gate.StepRelease},
+	} {
+		t.Run("when it breaks at: "+step.call, func(t *testing.T) {
+			w := newWorld(t)
+			w.breaks = step.call
+			c := w.image(w.blob(gzipLayer, "one"), w.blob(gzipLayer, "two"))
+			g := w.gate()
+			v, err := g.Judge(t.Context(), c)
+			var none *gate.NoVerdict
+			if !errors.As(err, &none) || none.Step != step.want || !errors.Is(err, errBroken) {
+				t.Errorf("got %v, want no verdict while %s", err, step.want)
+			}
+			if v.Allowed() || v.Policy != "" || w.isReleased(c) {
+				t.Errorf("got a verdict %s by %q, released %t", v.Decision, v.Policy, w.isReleased(c))
+			}
+			w.mu.Lock()
+			w.breaks = ""
+			w.mu.Unlock()
+			if v, err := g.Judge(t.Context(), c); err != nil || !v.Allowed() {
+				t.Errorf("once it is whole again: %s, %v", v.Decision, err)
+			}
+		})
+	}
+	t.Run("but forgetting a verdict is no matter", func(t *testing.T) {
+		w := newWorld(t)
+		w.breaks = "remember"
+		if v, err := w.gate().Judge(t.Context(), w.image(w.blob(gzipLayer, "layer"))); err != nil || !v.Allowed() {
+			t.Errorf("got %s, %v", v.Decision, err)
+		}
+	})
+}
+
+func TestCallerThatLeaves(t *testing.T) {
+	w := newWorld(t)
+	w.stall = make(chan struct{})
+	c := w.image(w.blob(gzipLayer, "layer"))
+	g := w.gate()
+	ctx, leave := context.WithCancel(t.Context())
+	left := make(chan error)
+	go func() {
+		_, err := g.Judge(ctx, c)
+		left <- err
+	}()
+	<-w.reading
+	leave()
+	var none *gate.NoVerdict
+	if err := <-left; !errors.As(err, &none) || none.Step != gate.StepInventory || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want no verdict while %s", err, gate.StepInventory)
+	}
+	close(w.stall)
+	if v, err := g.Judge(t.Context(), c); err != nil || !v.Allowed() {
+		t.Errorf("the next caller: %s, %v", v.Decision, err)
+	}
+	if got := w.count("scan"); got != 1 {
+		t.Errorf("the layer was read %d times, want 1", got)
+	}
+}
+
+func TestEarlyRefusal(t *testing.T) {
+	t.Run("downloads no layer when bytes are dropped anyway", func(t *testing.T) {
+		w := newWorld(t)
+		w.set.Policies[0].OnFail = gate.Block
+		c := w.image(w.blob(gzipLayer, "layer"))
+		w.sign(c, "stranger")
+		v, err := w.gate().Judge(t.Context(), c)
+		if err != nil || v.Allowed() || v.Complete || w.count("open") != 0 || w.count("withdraw true") != 1 {
+			t.Errorf("got %s, complete %t, %v, calls %q", v.Decision, v.Complete, err, w.calls)
+		}
+	})
+	t.Run("does not wait for the layers it examines for the review", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.stall = make(chan struct{})
+			layer := w.blob(gzipLayer, "layer")
+			w.packages[layer.Digest], w.findings = []gate.Package{log4j.Package}, []gate.Finding{log4j}
+			c := w.image(layer)
+			w.sign(c, "stranger")
+			v, err := w.gate().Judge(t.Context(), c)
+			if err != nil || v.Allowed() || v.Complete {
+				t.Errorf("got %s, complete %t, %v", v.Decision, v.Complete, err)
+			}
+			close(w.stall)
+			synctest.Wait()
+			if last := w.lastRecord(); last.Allowed() || !last.Complete || len(last.Findings) != 1 {
+				t.Errorf("the completed record: %s, complete %t, %d findings", last.Decision, last.Complete, len(last.Findings))
+			}
+		})
+	})
+	t.Run("warn mode waits for the layers, so that its warnings are whole", func(t *testing.T) {
+		w := newWorld(t)
+		w.set.Policies[0].Mode = gate.Warn
+		layer := w.blob(gzipLayer, "layer")
+		w.packages[layer.Digest], w.findings = []gate.Package{log4j.Package}, []gate.Finding{log4j}
+		c := w.image(layer)
+		w.sign(c, "stranger")
+		v, err := w.gate().Judge(t.Context(), c)
+		if err != nil || !v.Allowed() || len(v.Warnings) != 2 {
+			t.Errorf("got %s, warnings %q, %v", v.Decision, v.WarningSummary(), err)
+		}
+	})
+}
+
+func TestVerdictsAreBoundToTheirInputs(t *testing.T) {
+	for name, change := range map[string]func(*world){
+		"policy revision": func(w *world) { w.set = &gate.PolicySet{Policies: w.set.Policies, Revision: "p2"} },
+		"waiver revision": func(w *world) {
+			w.set = &gate.PolicySet{Policies: w.set.Policies, Revision: "p1", WaiverRevision: "w2"}
+		},
+		"snapshot":       func(w *world) { w.snap.ID = "s2" },
+		"snapshot limit": func(w *world) { w.snap.Until = noon.Add(72 * time.Hour) },
+		"trust roots":    func(w *world) { w.roots = "r2" },
+	} {
+		t.Run("a new "+name+" is a new judging, and reads no layer again", func(t *testing.T) {
+			w := newWorld(t)
+			c := w.image(w.blob(gzipLayer, "layer"))
+			g := w.gate()
+			if _, err := g.Judge(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			change(w)
+			if _, err := g.Judge(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			if records, scans := w.count("record verdict"), w.count("scan"); records != 2 || scans != 1 {
+				t.Errorf("%d judgings and %d layers read, want 2 and 1", records, scans)
+			}
+		})
+	}
+	t.Run("what is remembered for other inputs, another candidate or a time gone by is not believed", func(t *testing.T) {
+		w := newWorld(t)
+		c := w.image(w.blob(gzipLayer, "layer"))
+		w.sign(c, "stranger")
+		key := gate.Inputs{Candidate: c, Policies: w.set, Snapshot: w.snap, Roots: w.roots}.Key()
+		good := gate.Verdict{Decision: gate.Allow, Repository: c.Repository, Digest: c.Digest, Key: key.String(), Until: noon.Add(time.Hour)}
+		for name, forge := range map[string]func(*gate.Verdict){
+			"other inputs":      func(v *gate.Verdict) { v.Key = "00" },
+			"another candidate": func(v *gate.Verdict) { v.Digest = digestOf("other") },
+			"a time gone by":    func(v *gate.Verdict) { v.Until = noon },
+		} {
+			v := good
+			forge(&v)
+			w.verdicts[key] = v
+			if got, err := w.gate().Judge(t.Context(), c); err != nil || got.Allowed() {
+				t.Errorf("%s: got %s, %v", name, got.Decision, err)
+			}
+		}
+	})
+	t.Run("a restart finds the verdict in the records", func(t *testing.T) {
+		w := newWorld(t)
+		c := w.image(w.blob(gzipLayer, "layer"))
+		if _, err := w.gate().Judge(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		w.verdicts = map[gate.Key]gate.Verdict{}
+		if v, err := w.gate().Judge(t.Context(), c); err != nil || !v.Allowed() {
+			t.Errorf("got %s, %v", v.Decision, err)
+		}
+		if got := w.count("hold"); got != 1 {
+			t.Errorf("held %d times, want 1", got)
+		}
+	})
+	t.Run("data that has become stale is a gap", func(t *testing.T) {
+		w := newWorld(t)
+		w.snap.Until = noon
+		v, err := w.gate().Judge(t.Context(), w.image(w.blob(gzipLayer, "layer")))
+		if err != nil || v.Allowed() || v.Reasons[0].Gap.Kind != gate.GapStaleAdvisories {
+			t.Errorf("got %s (%s), %v", v.Decision, v.Summary(), err)
+		}
+	})
+}
+
+func TestLayersAreReadOnce(t *testing.T) {
+	w := newWorld(t)
+	base, one, two := w.blob(gzipLayer, "base"), w.blob(gzipLayer, "one"), w.blob(gzipLayer, "two")
+	g := w.gate()
+	for _, c := range []gate.Candidate{w.image(base, one), w.image(base, two)} {
+		if _, err := g.Judge(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := w.count("scan"); got != 3 {
+		t.Errorf("%d layers read, want 3", got)
+	}
+	t.Run("but a worker's death is not a fact about the layer", func(t *testing.T) {
+		layer := w.blob(gzipLayer, "unlucky")
+		w.scanned[layer.Digest] = gate.LayerInventory{Gaps: []gate.Gap{{Kind: gate.GapScanner, Why: "killed"}}}
+		c := w.image(layer)
+		if v, err := g.Judge(t.Context(), c); err != nil || v.Allowed() {
+			t.Errorf("got %s, %v", v.Decision, err)
+		}
+		if _, known := w.inventories[layer.Digest]; known {
+			t.Error("the death was recorded")
+		}
+	})
+}
+
+func TestLayersThatCannotBeLookedInto(t *testing.T) {
+	tests := map[string]struct {
+		mediaType string
+		scanned   *gate.LayerInventory
+		want      gate.GapKind
+	}{
+		"an encrypted layer":                       {gzipLayer + "+encrypted", nil, gate.GapEncryptedLayer},
+		"a layer of an unknown type":               {"application/x-squashfs", nil, gate.GapUnknownMediaType},
+		"a layer that is not what it is called":    {"application/vnd.oci.image.layer.v1.tar+zstd", nil, gate.GapUnreadableLayer},
+		"a layer its reader has a gap for":         {gzipLayer, &gate.LayerInventory{Compression: gate.CompressionGzip, Gaps: []gate.Gap{unreadable}}, gate.GapUnreadableLayer},
+		"a layer the config knows by another name": {gzipLayer, &gate.LayerInventory{Compression: gate.CompressionGzip, DiffID: digestOf("other")}, gate.GapConfig},
+	}
+	for name, tt := range tests {
+		t.Run(name+" denies", func(t *testing.T) {
+			w := newWorld(t)
+			layer := w.blob(tt.mediaType, "layer")
+			if tt.scanned != nil {
+				w.scanned[layer.Digest] = *tt.scanned
+			}
+			v, err := w.gate().Judge(t.Context(), w.image(layer))
+			if err != nil || v.Allowed() || v.Reasons[0].Gap == nil || v.Reasons[0].Gap.Kind != tt.want {
+				t.Errorf("got %s (%s), %v, want the gap %s", v.Decision, v.Summary(), err, tt.want)
+			}
+		})
+	}
+	t.Run("an image beyond the limit denies unread", func(t *testing.T) {
+		w := newWorld(t)
+		w.set.Policies[0].Image.MaxBytes = 0
+		layer := w.blob(gzipLayer, "layer")
+		layer.Size = 1 << 20
+		v, err := w.gate().Judge(t.Context(), w.image(layer))
+		if err != nil || v.Allowed() || v.Reasons[0].Gap.Kind != gate.GapLimit || w.count("open") != 0 {
+			t.Errorf("got %s (%s), %v", v.Decision, v.Summary(), err)
+		}
+	})
+}
+
+func TestIndexes(t *testing.T) {
+	elsewhere := oci.Repository{Upstream: "quay.io", Path: "other"}
+	setup := func(t *testing.T) (*world, gate.Candidate) {
+		w := newWorld(t)
+		child := w.image(w.blob(gzipLayer, "layer"))
+		delete(w.signatures, child)
+		return w, child
+	}
+	t.Run("a child inherits the signature of an admitted index of its repository", func(t *testing.T) {
+		w, child := setup(t)
+		index := w.index(nginx, child)
+		w.sign(index, "release")
+		g := w.gate()
+		if v, err := g.Judge(t.Context(), index); err != nil || !v.Allowed() {
+			t.Fatalf("the index: %s (%s), %v", v.Decision, v.Summary(), err)
+		}
+		v, err := g.Judge(t.Context(), child)
+		if err != nil || !v.Allowed() || v.Signatures[0].Inherited != index.Digest {
+			t.Errorf("got %s (%s), %v", v.Decision, v.Summary(), err)
+		}
+	})
+	t.Run("a child nobody vouches for is denied", func(t *testing.T) {
+		w, child := setup(t)
+		if v, err := w.gate().Judge(t.Context(), child); err != nil || v.Allowed() {
+			t.Errorf("got %s, %v", v.Decision, err)
+		}
+	})
+	t.Run("an index of another repository covers nothing", func(t *testing.T) {
+		w, child := setup(t)
+		index := w.index(elsewhere, child)
+		w.sign(index, "release")
+		g := w.gate()
+		if v, err := g.Judge(t.Context(), index); err != nil || !v.Allowed() {
+			t.Fatalf("the index: %s, %v", v.Decision, err)
+		}
+		if v, err := g.Judge(t.Context(), child); err != nil || v.Allowed() {
+			t.Errorf("got %s, %v", v.Decision, err)
+		}
+	})
+	t.Run("an index that is not admitted any more covers nothing", func(t *testing.T) {
+		w, child := setup(t)
+		index := w.index(nginx, child)
+		w.records = []gate.Verdict{{Decision: gate.Allow, Repository: nginx, Digest: index.Digest, Children: []oci.Digest{child.Digest}}}
+		if v, err := w.gate().Judge(t.Context(), child); err != nil || v.Allowed() {
+			t.Errorf("got %s, %v", v.Decision, err)
+		}
+	})
+	t.Run("children for the usual platforms are judged ahead", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w, child := setup(t)
+			index := w.index(nginx, child)
+			w.sign(index, "release")
+			if _, err := w.gate().Judge(t.Context(), index); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if !w.isReleased(child) {
+				t.Error("the child was not judged ahead")
+			}
+		})
+	})
+}
+
+func TestManifestsOfSignatures(t *testing.T) {
+	of := func(w *world, body string) gate.Candidate {
+		return w.manifest(nginx, map[string]any{
+			"mediaType": oci.MediaTypeImage, "config": w.blob(oci.MediaTypeConfig, "{}"), "layers": []oci.Descriptor{w.blob(oci.MediaTypeSimpleSigning, body)},
+		})
+	}
+	t.Run("are admitted unsigned once their layers are seen to be statements", func(t *testing.T) {
+		w := newWorld(t)
+		if v, err := w.gate().Judge(t.Context(), of(w, `{"critical":{}}`)); err != nil || !v.Allowed() {
+			t.Errorf("got %s (%s), %v", v.Decision, v.Summary(), err)
+		}
+	})
+	for name, body := range map[string]string{"a tar": "usr/bin/sh\x00\x00", "a gzip": "\x1f\x8b", "JSON and more": `{} #!/bin/sh`, "nothing": ""} {
+		t.Run("are images when a layer is "+name, func(t *testing.T) {
+			w := newWorld(t)
+			if v, err := w.gate().Judge(t.Context(), of(w, body)); err != nil || v.Allowed() {
+				t.Errorf("got %s, %v", v.Decision, err)
+			}
+		})
+	}
+}
+
+func TestClose(t *testing.T) {
+	w := newWorld(t)
+	w.stall = make(chan struct{})
+	g := w.gate()
+	c := w.image(w.blob(gzipLayer, "layer"))
+	g.Start(c)
+	<-w.reading
+	g.Close()
+	var none *gate.NoVerdict
+	if _, err := g.Judge(t.Context(), c); !errors.As(err, &none) {
+		t.Errorf("after Close: %v, want no verdict", err)
+	}
+}
