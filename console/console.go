@@ -1,0 +1,195 @@
+// Package console owns what operators see: the pages and the admin API, with health and metrics, on a listener of their own.
+//
+// It promises to change nothing and to show a verdict as it was recorded, with the inputs it was made from. It must not be reachable
+// by whoever pulls images, and serves no byte of one.
+package console
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"html/template"
+	"log/slog"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/oci"
+)
+
+//go:embed tmpl/*.html
+var pages embed.FS
+
+// History tells what was decided. Implementations are safe for concurrent use.
+type History interface {
+	// History returns the verdicts on c, newest first; none is no error.
+	History(ctx context.Context, c gate.Candidate) ([]gate.Verdict, error)
+}
+
+// Resolver turns a reference into a digest. Implementations are safe for concurrent use.
+type Resolver interface {
+	// Resolve returns the descriptor of reference in repo. Errors: those of the registry, as oci.Error.
+	Resolve(ctx context.Context, repo oci.Repository, reference string) (desc oci.Descriptor, stale bool, err error)
+}
+
+// Options are what a Console is built from. History, Resolver, Metrics and Log are needed.
+type Options struct {
+	History  History
+	Resolver Resolver
+	Metrics  prometheus.Gatherer
+	Log      *slog.Logger
+	// Ready returns why requests cannot be served, or nil. Nil means always ready.
+	Ready func(context.Context) error
+	// DefaultUpstream is where references without a host belong.
+	DefaultUpstream string
+	// Version is shown on every page.
+	Version string
+	// Unsafe lists the unsafe options that are on; every page shows them.
+	Unsafe []string
+}
+
+// Console answers operators. It is safe for concurrent use.
+type Console struct {
+	o     Options
+	mux   *http.ServeMux
+	pages *template.Template
+}
+
+// New returns a Console. It panics when an option it cannot do without is missing, or its own pages do not parse.
+func New(o Options) *Console {
+	if o.History == nil || o.Resolver == nil || o.Metrics == nil || o.Log == nil {
+		panic("console: an option is missing")
+	}
+	if o.Ready == nil {
+		o.Ready = func(context.Context) error { return nil }
+	}
+	c := &Console{o: o, mux: http.NewServeMux(), pages: template.Must(template.ParseFS(pages, "tmpl/*.html"))}
+	c.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") })
+	c.mux.HandleFunc("GET /readyz", c.serveReady)
+	c.mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{}))
+	c.mux.HandleFunc("GET /api/v1/images/{reference...}", c.serveImageJSON)
+	c.mux.HandleFunc("GET /images/{reference...}", c.serveImagePage)
+	c.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { c.render(w, r, http.StatusOK, "home.html", nil) })
+	return c
+}
+
+// ServeHTTP implements http.Handler.
+func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'") // no script runs here, whatever an image calls itself
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer") // image names are nobody else's business
+	h.Set("Cache-Control", "no-store")      // a verdict is true now
+	c.mux.ServeHTTP(w, r)
+}
+
+func (c *Console) serveReady(w http.ResponseWriter, r *http.Request) {
+	if err := c.o.Ready(r.Context()); err != nil {
+		c.o.Log.WarnContext(r.Context(), "not ready", "err", err)
+		writeText(w, http.StatusServiceUnavailable, "not ready: "+err.Error())
+		return
+	}
+	writeText(w, http.StatusOK, "ready")
+}
+
+// Image is what the admin API says of one image.
+type Image struct {
+	Reference string `json:"reference"`
+	// Verdict is the newest, History all of them, newest first.
+	Verdict gate.Verdict   `json:"verdict"`
+	History []gate.Verdict `json:"history"`
+}
+
+// errNoVerdict says that an image was never judged here.
+var errNoVerdict = &oci.Error{Code: oci.CodeManifestUnknown, Message: "no verdict has been made on this image"}
+
+// image looks up what was decided about a reference. Errors: those of parsing and resolving it; errNoVerdict.
+func (c *Console) image(ctx context.Context, reference string) (Image, error) {
+	ref, err := oci.ParseReference(reference, c.o.DefaultUpstream)
+	if err != nil {
+		return Image{}, err
+	}
+	if ref.Digest == "" {
+		desc, _, err := c.o.Resolver.Resolve(ctx, ref.Repository, ref.Tag)
+		if err != nil {
+			return Image{}, err
+		}
+		ref.Digest = desc.Digest
+	}
+	history, err := c.o.History.History(ctx, gate.Candidate{Repository: ref.Repository, Digest: ref.Digest})
+	if err != nil {
+		return Image{}, err
+	}
+	if len(history) == 0 {
+		return Image{}, errNoVerdict
+	}
+	return Image{Reference: ref.String(), Verdict: history[0], History: history}, nil
+}
+
+func (c *Console) serveImageJSON(w http.ResponseWriter, r *http.Request) {
+	image, err := c.image(r.Context(), r.PathValue("reference"))
+	status, message := c.failure(r, err)
+	var body any = image
+	if err != nil {
+		body = map[string]string{"error": message}
+	}
+	raw, err := json.Marshal(body)
+	if err != nil {
+		c.o.Log.ErrorContext(r.Context(), "encoding an answer", "err", err)
+		writeText(w, http.StatusInternalServerError, "internal error")
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(raw, '\n')) // whoever asked may have gone
+}
+
+func (c *Console) serveImagePage(w http.ResponseWriter, r *http.Request) {
+	image, err := c.image(r.Context(), r.PathValue("reference"))
+	if err != nil {
+		status, message := c.failure(r, err)
+		c.render(w, r, status, "error.html", message)
+		return
+	}
+	c.render(w, r, http.StatusOK, "image.html", image)
+}
+
+// failure returns the status and the sentence for err; 200 when there is none. What is not an [oci.Error] is for the log.
+func (c *Console) failure(r *http.Request, err error) (status int, message string) {
+	if err == nil {
+		return http.StatusOK, ""
+	}
+	if e, ok := errors.AsType[*oci.Error](err); ok {
+		return e.Status(), e.Message
+	}
+	c.o.Log.ErrorContext(r.Context(), "looking up an image", "err", err)
+	return http.StatusInternalServerError, "internal error"
+}
+
+// render writes a page. It is built in memory first, so that a page is either whole or an error.
+func (c *Console) render(w http.ResponseWriter, r *http.Request, status int, page string, content any) {
+	var out bytes.Buffer
+	data := struct {
+		Version string
+		Unsafe  []string
+		Content any
+	}{c.o.Version, c.o.Unsafe, content}
+	if err := c.pages.ExecuteTemplate(&out, page, data); err != nil {
+		c.o.Log.ErrorContext(r.Context(), "rendering a page", "page", page, "err", err)
+		writeText(w, http.StatusInternalServerError, "internal error")
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write(out.Bytes()) // whoever asked may have gone
+}
+
+func writeText(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text + "\n")) // whoever asked may have gone
+}
