@@ -21,8 +21,8 @@ const maxStatementBytes = 16 << 20
 // maxStatements bounds the layers of a manifest of signatures, one per signature.
 const maxStatements = 64
 
-// gatherSignatures adds to e who signed it, and whether it is nothing but signatures itself.
-func (g *Gate) gatherSignatures(ctx context.Context, p Policy, e *Evidence) error {
+// gatherSignatures adds to e who signed it by the trust roots of that revision, and whether it is nothing but signatures itself.
+func (g *Gate) gatherSignatures(ctx context.Context, p Policy, roots string, e *Evidence) error {
 	authorities := p.Signatures.Authorities()
 	if len(authorities) == 0 && !p.ReadsLayers() {
 		return nil
@@ -40,6 +40,9 @@ func (g *Gate) gatherSignatures(ctx context.Context, p Policy, e *Evidence) erro
 	found, err := g.o.Signatures.Verify(ctx, e.Candidate, authorities)
 	if err != nil {
 		return err
+	}
+	if now := g.o.Signatures.Revision(); now != roots { // replaced meanwhile: this would be remembered as the old ones' word
+		return fmt.Errorf("the trust roots changed from %s to %s", roots, now)
 	}
 	e.SignatureEvidence = found
 	if e.Manifest.IsIndex() || len(signatureReasons(p, *e)) == 0 {
@@ -269,4 +272,15 @@ func announced(desc oci.Descriptor) (compression string, gap *Gap) {
 		}
 	}
 	return "", &Gap{Kind: GapUnknownMediaType, Layer: desc.Digest, Why: fmt.Sprintf("media type %.100q is not one that is looked into", desc.MediaType)}
+}
+
+// Inventory returns what the image c holds, whatever policies say of it, reading only layers that were never read before.
+//
+// Errors: those of [Bytes], [Scanner] and [Inventories].
+func (g *Gate) Inventory(ctx context.Context, c Candidate) (Inventory, error) {
+	held, err := g.o.Bytes.Hold(ctx, c)
+	if err != nil {
+		return Inventory{}, err
+	}
+	return g.inventory(ctx, c, held.Manifest)
 }

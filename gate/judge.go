@@ -266,7 +266,7 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string])
 		return g.conclude(ctx, in, e, step)
 	}
 	// Signatures: kilobytes, so they come first.
-	if err := step(StepVerify, func() error { return g.gatherSignatures(ctx, p, &e) }); err != nil {
+	if err := step(StepVerify, func() error { return g.gatherSignatures(ctx, p, in.Roots, &e) }); err != nil {
 		return Verdict{}, err
 	}
 	if !p.needsLayers(e) {

@@ -257,6 +257,19 @@ func TestVerdictsAreBoundToTheirInputs(t *testing.T) {
 			t.Errorf("held %d times, want 1", got)
 		}
 	})
+	t.Run("signatures checked by roots that were replaced meanwhile are nobody's word", func(t *testing.T) {
+		w := newWorld(t)
+		w.newRoots = "r2"
+		g := w.gate()
+		c := w.image(w.blob(gzipLayer, "layer"))
+		var none *gate.NoVerdict
+		if v, err := g.Judge(t.Context(), c); !errors.As(err, &none) || none.Step != gate.StepVerify || v.Allowed() {
+			t.Errorf("got %s, %v, want no verdict", v.Decision, err)
+		}
+		if v, err := g.Judge(t.Context(), c); err != nil || !v.Allowed() || v.RootsRevision != "r2" {
+			t.Errorf("with the new roots: %s by %s, %v", v.Decision, v.RootsRevision, err)
+		}
+	})
 	t.Run("data that has become stale is a gap", func(t *testing.T) {
 		w := newWorld(t)
 		w.snap.Until = noon

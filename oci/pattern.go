@@ -32,9 +32,13 @@ func ParsePattern(s string) (Pattern, error) {
 }
 
 // ParseFullPattern is [ParsePattern] for patterns over full names, upstream host first: a port's ':' may be written '_', as it is
-// in the names clients use.
+// in the names clients use. Names at docker.io have at least two components below the host, so a pattern with one is refused: it
+// would never match.
 func ParseFullPattern(s string) (Pattern, error) {
 	p, err := ParsePattern(s)
+	if err == nil && len(p.parts) == 2 && p.parts[0] == "docker.io" && p.parts[1] != "**" {
+		return Pattern{}, fmt.Errorf("pattern %q never matches: names at docker.io have two components, as in docker.io/library/%s", s, p.parts[1])
+	}
 	if err == nil && len(p.parts) > 1 {
 		p.parts[0] = UnescapePort(p.parts[0])
 	}
@@ -55,19 +59,21 @@ func (p Pattern) Match(name string) bool {
 
 // matchParts returns to the latest '**' only: whatever an earlier one could take instead, the later one can as well. So the cost is
 // the product of the lengths, whatever name a client thinks of.
+// matchParts matches component by component. At a mismatch it goes back to the last '**' and lets that take one component more: an
+// earlier one need not be tried again, so the cost is the product of the lengths.
 func matchParts(pattern, name []string) bool {
 	p, n := 0, 0
-	anyPart, resume := -1, 0 // the latest '**', and where the name goes on after what it has taken so far
+	star, taken := -1, 0 // the last '**' in the pattern, and where in the name what follows it was tried
 	for n < len(name) {
 		switch {
 		case p < len(pattern) && pattern[p] == "**":
-			anyPart, resume = p, n
+			star, taken = p, n
 			p++
 		case p < len(pattern) && matchPart(pattern[p], name[n]):
 			p, n = p+1, n+1
-		case anyPart >= 0:
-			resume++
-			p, n = anyPart+1, resume
+		case star >= 0:
+			taken++
+			p, n = star+1, taken
 		default:
 			return false
 		}
