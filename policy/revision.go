@@ -1,0 +1,119 @@
+package policy
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/oci"
+)
+
+// The canonical forms are what revisions are hashes of: everything a value means and nothing else, so not where it was written,
+// nor the order of what has none. A field of [gate] that is added has to be added here: a test walks them all.
+
+type canonicalPolicy struct {
+	Name            string
+	Match, Except   []string
+	Mode            gate.Mode
+	OnFail          gate.OnFail
+	AnyOf, AllOf    []string
+	Vulnerabilities *canonicalVulnerabilities
+	MaxBytes        int64
+	ForeignLayers   bool
+	TolerateGaps    []string
+}
+
+type canonicalVulnerabilities struct {
+	DenyAt      *gate.Severity
+	OnlyFixable bool
+	Grace       time.Duration
+	Deny        []string
+}
+
+type canonicalWaiver struct {
+	Vulnerability, Package string
+	Rule                   gate.Rule
+	Repositories           []string
+	Digest                 oci.Digest
+	Until                  time.Time
+	Reason, By             string
+}
+
+type canonicalAuthority struct {
+	Name string
+	Keys []canonicalKey
+}
+
+type canonicalKey struct {
+	Fingerprint         string
+	NotBefore, NotAfter time.Time
+}
+
+// policyRevision identifies what policies say, in their order.
+func policyRevision(policies []gate.Policy) string {
+	forms := make([]canonicalPolicy, len(policies))
+	for i, p := range policies {
+		forms[i] = canonicalPolicy{
+			Name: p.Name, Match: unordered(p.Match, oci.Pattern.String), Except: unordered(p.Except, oci.Pattern.String),
+			Mode: p.Mode, OnFail: p.OnFail,
+			AnyOf: unordered(p.Signatures.AnyOf, itself), AllOf: unordered(p.Signatures.AllOf, itself),
+			MaxBytes: p.Image.MaxBytes, ForeignLayers: p.Image.UnsafeForeignLayers,
+			TolerateGaps: unordered(p.TolerateGaps, func(k gate.GapKind) string { return string(k) }),
+		}
+		if v := p.Vulnerabilities; v != nil {
+			forms[i].Vulnerabilities = &canonicalVulnerabilities{
+				DenyAt: v.DenyAt, OnlyFixable: v.OnlyFixable, Grace: v.Grace, Deny: unordered(v.Deny, itself),
+			}
+		}
+	}
+	return revision("policies", forms)
+}
+
+// waiverRevision identifies what waivers say, in their order: the first that fits is the one a verdict names. It does not depend
+// on the time, so a waiver lapses without a new revision; verdicts that lean on it lapse with it.
+func waiverRevision(waivers []gate.Waiver) string {
+	forms := make([]canonicalWaiver, len(waivers))
+	for i, w := range waivers {
+		forms[i] = canonicalWaiver{
+			Vulnerability: w.Vulnerability, Package: w.Package, Rule: w.Rule,
+			Repositories: unordered(w.Repositories, oci.Pattern.String), Digest: w.Digest,
+			Until: w.Until.UTC(), Reason: w.Reason, By: w.By,
+		}
+	}
+	return revision("waivers", forms)
+}
+
+// rootsRevision identifies authorities, their keys and when these count. Both are sorted by whoever built them.
+func rootsRevision(authorities []gate.Authority) string {
+	forms := make([]canonicalAuthority, len(authorities))
+	for i, a := range authorities {
+		forms[i].Name = a.Name
+		for _, k := range a.Keys {
+			forms[i].Keys = append(forms[i].Keys, canonicalKey{k.Fingerprint, k.NotBefore.UTC(), k.NotAfter.UTC()})
+		}
+	}
+	return revision("roots", forms)
+}
+
+// revision hashes forms. The kind keeps revisions of different things apart.
+func revision(kind string, forms any) string {
+	encoded, err := json.Marshal([]any{kind, forms})
+	if err != nil { // nothing in the forms can fail: their times are within the years [strict.instant] lets pass
+		panic(fmt.Sprintf("encoding %s: %v", kind, err))
+	}
+	return oci.FromBytes(encoded).String()
+}
+
+func itself(s string) string { return s }
+
+// unordered returns all as sorted text, each once. None and nothing are the same.
+func unordered[T any](all []T, text func(T) string) []string {
+	var list []string
+	for _, t := range all {
+		list = append(list, text(t))
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}

@@ -1,0 +1,164 @@
+package policy
+
+import (
+	"cmp"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+)
+
+// LoadTrust reads trust files into one set of authorities. A key_file that is not absolute is looked for beside the trust file
+// that names it. Without files nobody is trusted.
+//
+// Errors: [*Problems] for everything wrong with the files or with the keys they name; otherwise a trust file could not be read.
+func LoadTrust(files []string) (*gate.TrustRoots, error) {
+	roots, _, err := loadTrust(files)
+	return roots, err
+}
+
+// loadTrust is [LoadTrust], and returns also which key files it looked for, even if it fails.
+func loadTrust(files []string) (roots *gate.TrustRoots, keyFiles []string, err error) {
+	sources, err := readAll(files)
+	if err != nil {
+		return nil, nil, err
+	}
+	return parseTrust(sources, func(name string) ([]byte, error) { return readBounded(name, maxKeyBytes) })
+}
+
+// roots is what has been read of a set of trust files.
+type roots struct {
+	strict
+	authorities []gate.Authority
+	// named says where each authority's name was first used, and keyed where each key was, by fingerprint.
+	named, keyed map[string]place
+	readKey      func(name string) ([]byte, error)
+	keyFiles     []string
+}
+
+// parseTrust reads sources, and through readKey the key files they name, into one set.
+func parseTrust(sources []source, readKey func(name string) ([]byte, error)) (*gate.TrustRoots, []string, error) {
+	r := roots{named: map[string]place{}, keyed: map[string]place{}, readKey: readKey}
+	for _, src := range sources {
+		if root, ok := r.open(src); ok {
+			has := r.mapping(root, fields{"authorities": func(v value) { r.list(v, r.authority) }})
+			r.need(root, has, "authorities")
+		}
+	}
+	if err := asError(r.problems, sources); err != nil {
+		return nil, r.keyFiles, err
+	}
+	slices.SortFunc(r.authorities, func(a, b gate.Authority) int { return cmp.Compare(a.Name, b.Name) })
+	return &gate.TrustRoots{Authorities: r.authorities, Revision: rootsRevision(r.authorities)}, r.keyFiles, nil
+}
+
+func (r *roots) authority(v value) {
+	var a gate.Authority
+	has := r.mapping(v, fields{
+		"name":     func(v value) { a.Name = r.authorityName(v) },
+		"cosign":   func(v value) { a.Keys = r.cosign(v) },
+		"keyless":  nil,
+		"notation": nil,
+	})
+	r.need(v, has, "name")
+	if !has["keyless"] && !has["notation"] { // of a kind that is refused already, it does not lack a key besides
+		r.need(v, has, "cosign")
+	}
+	r.authorities = append(r.authorities, a)
+}
+
+func (r *roots) authorityName(v value) string {
+	name, ok := r.name(v)
+	if !ok {
+		return ""
+	}
+	if first, taken := r.named[name]; taken {
+		r.refuse(v, "an authority named %q stands at %s already", name, first)
+		return ""
+	}
+	r.named[name] = r.at(v)
+	return name
+}
+
+// cosign reads the keys of an authority: one, or several with the time each counts.
+func (r *roots) cosign(v value) (keys []gate.TrustedKey) {
+	one := func(v value) { keys = append(keys, r.key(v)) }
+	has := r.mapping(v, fields{
+		"key_file": one,
+		"key":      one,
+		"keys": func(v value) {
+			if r.list(v, func(v value) { keys = append(keys, r.windowedKey(v)) }) && len(v.node.Content) == 0 {
+				r.refuse(v, "is empty")
+			}
+		},
+		"kms": nil,
+	})
+	if !has["kms"] {
+		r.exactlyOne(v, has, "key_file", "key", "keys")
+	}
+	slices.SortFunc(keys, func(a, b gate.TrustedKey) int { return cmp.Compare(a.Fingerprint, b.Fingerprint) })
+	return keys
+}
+
+// exactlyOne reports v unless it has one of keys and no other. has is what [strict.mapping] returned for v.
+func (r *roots) exactlyOne(v value, has map[string]bool, keys ...string) {
+	given := slices.DeleteFunc(slices.Clone(keys), func(k string) bool { return !has[k] })
+	if has != nil && len(given) != 1 {
+		r.refuse(v, "want exactly one of %s", strings.Join(keys, ", "))
+	}
+}
+
+func (r *roots) windowedKey(v value) (k gate.TrustedKey) {
+	var from, until time.Time
+	one := func(v value) { k = r.key(v) }
+	has := r.mapping(v, fields{
+		"key_file":   one,
+		"key":        one,
+		"not_before": func(v value) { from, _ = r.instant(v) },
+		"not_after":  func(v value) { until, _ = r.instant(v) },
+		"kms":        nil,
+	})
+	if !has["kms"] {
+		r.exactlyOne(v, has, "key_file", "key")
+	}
+	if !until.IsZero() && !from.Before(until) {
+		r.refuse(v, "not_after is no later than not_before, so the key never counts")
+	}
+	k.NotBefore, k.NotAfter = from, until
+	return k
+}
+
+// key reads the public key that v holds, or names the file of. A key speaks for one authority, and once: were it two, one
+// signature could stand for both where a policy asks for all of them.
+func (r *roots) key(v value) gate.TrustedKey {
+	text, ok := r.text(v)
+	if !ok {
+		return gate.TrustedKey{}
+	}
+	encoded := []byte(text)
+	if v.key == "key_file" {
+		path := text
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(filepath.Dir(r.file), path)
+		}
+		r.keyFiles = append(r.keyFiles, path)
+		var err error
+		if encoded, err = r.readKey(path); err != nil {
+			r.refuse(v, "%v", err)
+			return gate.TrustedKey{}
+		}
+	}
+	k, err := parseKey(encoded)
+	if err != nil {
+		r.refuse(v, "%v", err)
+		return gate.TrustedKey{}
+	}
+	if first, taken := r.keyed[k.Fingerprint]; taken {
+		r.refuse(v, "the same key stands at %s already", first)
+	} else {
+		r.keyed[k.Fingerprint] = r.at(v)
+	}
+	return k
+}
