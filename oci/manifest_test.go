@@ -74,6 +74,8 @@ func TestParseManifestRefuses(t *testing.T) {
 		{"a number", MediaTypeImage, `2`, "it is not the JSON of a manifest"},
 		{"an array", MediaTypeImage, `[]`, "it is not the JSON of a manifest"},
 		{"an object cut short", MediaTypeImage, imageJSON("")[:40], "it is not JSON"},
+		{"an object that ends after a value", MediaTypeImage, `{"a":[1`, "it is not JSON"},
+		{"a key that is no string", MediaTypeImage, `{1:2}`, "it is not JSON"},
 		{"two objects", MediaTypeImage, imageJSON("") + imageJSON(""), "something follows its end"},
 		{"something behind it", MediaTypeImage, imageJSON("") + "x", "something follows its end"},
 		{"schema 1", MediaTypeImage, `{"schemaVersion":1,"config":` + configJSON + `}`, "schema 1 is not supported"},

@@ -57,8 +57,6 @@ func (p Pattern) Match(name string) bool {
 	return len(p.parts) > 0 && matchParts(p.parts, strings.Split(name, "/"))
 }
 
-// matchParts returns to the latest '**' only: whatever an earlier one could take instead, the later one can as well. So the cost is
-// the product of the lengths, whatever name a client thinks of.
 // matchParts matches component by component. At a mismatch it goes back to the last '**' and lets that take one component more: an
 // earlier one need not be tried again, so the cost is the product of the lengths.
 func matchParts(pattern, name []string) bool {

@@ -37,6 +37,8 @@ func TestPatternMatch(t *testing.T) {
 		{"my*app", "myapp", true},
 		{"my*app", "myap", false},
 		{"a*a", "a", false},
+		{"my*app", "your-app", false},
+		{"a*b*c", "axc", false},
 		{"a*b*c", "axbxbxc", true},
 		{"a*b*c", "axcxb", false},
 		{"*.io/**", "ghcr.io/a", true},
@@ -102,8 +104,13 @@ func TestParseFullPatternTakesEitherFormOfAPort(t *testing.T) {
 	if err != nil || !p.Match("apps_1") {
 		t.Errorf("a lone component is taken for a host: %q, %v", p, err)
 	}
-	if _, err := ParseFullPattern("a//b"); err == nil {
-		t.Error("a malformed full pattern is accepted")
+	for _, pattern := range []string{"a//b", "docker.io/nginx", "docker.io/*"} {
+		if _, err := ParseFullPattern(pattern); err == nil {
+			t.Errorf("%q, which matches nothing, is accepted", pattern)
+		}
+	}
+	if p, err := ParseFullPattern("docker.io/**"); err != nil || !p.Match("docker.io/library/nginx") {
+		t.Errorf("all of docker.io: %v", err)
 	}
 }
 

@@ -52,7 +52,7 @@ var kindMethods = map[Kind][]string{
 // NoLimit is a page size the client did not state.
 const NoLimit = -1
 
-// maxPathBytes bounds a request's path: the longest name, the longest endpoint and an upload's session fit in half of it.
+// maxPathBytes bounds a request's path: the longest name with the longest endpoint has some 530.
 const maxPathBytes = 1024
 
 // maxQueryBytes bounds a request's query. The longest known is the signed state of an upload, some 600 bytes.

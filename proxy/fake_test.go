@@ -1,0 +1,271 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/oci"
+)
+
+// judge is a Judge that knows every verdict beforehand.
+type judge struct {
+	// verdicts, failures and steps are set before the first request. A candidate with a step is being judged for ever.
+	verdicts map[gate.Candidate]gate.Verdict
+	failures map[gate.Candidate]error
+	steps    map[gate.Candidate]string
+
+	mu              sync.Mutex
+	judged, started []gate.Candidate // guarded by mu
+}
+
+func (j *judge) Judge(ctx context.Context, c gate.Candidate) (gate.Verdict, error) {
+	j.mu.Lock()
+	j.judged = append(j.judged, c)
+	j.mu.Unlock()
+	if step, ok := j.steps[c]; ok {
+		<-ctx.Done()
+		return gate.Verdict{}, &gate.NoVerdict{Step: step, Err: ctx.Err()}
+	}
+	if err, ok := j.failures[c]; ok {
+		return gate.Verdict{}, err
+	}
+	return j.verdicts[c], nil // the zero Verdict, a denial, for what nobody has thought of
+}
+
+func (j *judge) Start(c gate.Candidate) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.started = append(j.started, c)
+}
+
+// shelf is the Released, Resolver, Referrers and History of the tests. It opens whatever it has: what must not be served is for the
+// proxy not to ask for.
+type shelf struct {
+	manifests map[gate.Candidate]oci.Content
+	blobs     map[oci.Digest]func() (io.ReadCloser, int64, error)
+	holders   map[oci.Digest][]gate.Candidate
+	tags      map[string]oci.Descriptor // by "repository:tag", or "repository@digest"
+	stale     map[string]bool
+	failures  map[string]error // what asking for that fails with
+	listed    []string
+	referrers []oci.Descriptor
+	once      map[gate.Candidate]bool
+
+	opened []string // blobs and manifests that were opened, in order
+}
+
+func (s *shelf) Manifest(_ context.Context, c gate.Candidate) (oci.Content, error) {
+	s.opened = append(s.opened, c.String())
+	content, ok := s.manifests[c]
+	if !ok {
+		return oci.Content{}, oci.ErrNotFound
+	}
+	return content, nil
+}
+
+func (s *shelf) Blob(_ context.Context, c gate.Candidate, d oci.Digest) (io.ReadCloser, int64, error) {
+	s.opened = append(s.opened, c.String()+" "+d.String())
+	open, ok := s.blobs[d]
+	if !ok {
+		return nil, 0, oci.ErrBlobUnknown
+	}
+	return open()
+}
+
+func (s *shelf) Allowed(repo oci.Repository) error {
+	if err, ok := s.failures["allowed "+repo.String()]; ok {
+		return err
+	}
+	if repo.Upstream != "docker.io" && repo.Upstream != "" {
+		return &oci.Error{Code: oci.CodeDenied, Message: repo.String() + " is not on the allowlist: its upstream is not configured"}
+	}
+	return nil
+}
+
+func (s *shelf) Resolve(_ context.Context, repo oci.Repository, reference string) (oci.Descriptor, bool, error) {
+	name := repo.String() + ":" + reference
+	if err, ok := s.failures[name]; ok {
+		return oci.Descriptor{}, false, err
+	}
+	desc, ok := s.tags[name]
+	if !ok {
+		return oci.Descriptor{}, false, oci.ErrNotFound
+	}
+	return desc, s.stale[name], nil
+}
+
+func (s *shelf) Tags(_ context.Context, repo oci.Repository, n int, last string) ([]string, bool, error) {
+	if err, ok := s.failures["tags "+repo.String()]; ok {
+		return nil, false, err
+	}
+	rest := s.listed[slices.Index(s.listed, last)+1:]
+	return rest[:min(n, len(rest))], len(rest) > n, nil
+}
+
+func (s *shelf) Referrers(_ context.Context, repo oci.Repository, _ oci.Digest) ([]oci.Descriptor, error) {
+	if err, ok := s.failures["referrers "+repo.String()]; ok {
+		return nil, err
+	}
+	return s.referrers, nil
+}
+
+func (s *shelf) Holders(_ context.Context, repo oci.Repository, blob oci.Digest) ([]gate.Candidate, error) {
+	if err, ok := s.failures["holders "+repo.String()]; ok {
+		return nil, err
+	}
+	return s.holders[blob], nil
+}
+
+func (s *shelf) Released(_ context.Context, c gate.Candidate) (bool, error) {
+	if err, ok := s.failures["released "+c.String()]; ok {
+		return false, err
+	}
+	return s.once[c], nil
+}
+
+// fixture is a proxy in front of one repository with an image for every case.
+type fixture struct {
+	t *testing.T
+	*judge
+	*shelf
+	log   *bytes.Buffer
+	proxy *Proxy
+}
+
+var (
+	app   = oci.Repository{Upstream: "docker.io", Path: "library/app"}
+	other = oci.Repository{Upstream: "docker.io", Path: "library/other"}
+)
+
+var errInternal = errors.New("dial tcp 10.1.2.3:6379: secret detail")
+
+func newFixture(t *testing.T) *fixture {
+	f := &fixture{
+		t:     t,
+		judge: &judge{verdicts: map[gate.Candidate]gate.Verdict{}, failures: map[gate.Candidate]error{}, steps: map[gate.Candidate]string{}},
+		shelf: &shelf{
+			manifests: map[gate.Candidate]oci.Content{}, blobs: map[oci.Digest]func() (io.ReadCloser, int64, error){},
+			holders: map[oci.Digest][]gate.Candidate{}, tags: map[string]oci.Descriptor{}, stale: map[string]bool{},
+			failures: map[string]error{}, once: map[gate.Candidate]bool{},
+			listed: []string{"v1", "v2", "v3"},
+		},
+		log: &bytes.Buffer{},
+	}
+	f.proxy = New(Options{
+		Judge: f.judge, Released: f.shelf, Resolver: f.shelf, Referrers: f.shelf, History: f.shelf,
+		Log:             slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		DefaultUpstream: "docker.io", AdminURL: "https://tide.example/", Platforms: []string{"linux/amd64", "linux/arm64"},
+		Hosted: func(path string) bool { return strings.HasPrefix(path, "apps/") },
+	})
+	return f
+}
+
+// image adds an image of repo under tag, made of a config and a layer that both say marker, and returns it. There is no verdict on
+// it yet.
+func (f *fixture) image(repo oci.Repository, tag, marker string) gate.Candidate {
+	config, layer := "{\"config\":\""+marker+"\"}", "layer of "+marker
+	raw := fmt.Sprintf(`{"schemaVersion":2,"config":{"mediaType":%q,"digest":%q,"size":%d},"layers":[{"mediaType":"application/x-tar","digest":%q,"size":%d}]}`,
+		oci.MediaTypeConfig, oci.FromBytes([]byte(config)), len(config), oci.FromBytes([]byte(layer)), len(layer))
+	c := f.manifest(repo, tag, oci.MediaTypeImage, raw)
+	for _, blob := range []string{config, layer} {
+		d := oci.FromBytes([]byte(blob))
+		f.holders[d] = append(f.holders[d], c)
+		f.blobs[d] = func() (io.ReadCloser, int64, error) {
+			return struct {
+				io.ReadSeeker
+				io.Closer
+			}{strings.NewReader(blob), io.NopCloser(nil)}, int64(len(blob)), nil
+		}
+	}
+	return c
+}
+
+func (f *fixture) manifest(repo oci.Repository, tag, mediaType, raw string) gate.Candidate {
+	content := oci.Content{MediaType: mediaType, Digest: oci.FromBytes([]byte(raw)), Raw: []byte(raw)}
+	c := gate.Candidate{Repository: repo, Digest: content.Digest}
+	f.manifests[c] = content
+	f.tags[repo.String()+":"+tag] = content.Descriptor()
+	f.tags[repo.String()+":"+c.Digest.String()] = content.Descriptor()
+	return c
+}
+
+// index adds an index of app under tag with the given children, each for the platform before it.
+func (f *fixture) index(tag string, platformed ...any) gate.Candidate {
+	var children []string
+	for pair := range slices.Chunk(platformed, 2) {
+		platform := ""
+		if parts := append(strings.Split(pair[0].(string), "/"), ""); len(parts) > 2 { // the last may be a variant
+			platform = fmt.Sprintf(`,"platform":{"os":%q,"architecture":%q,"variant":%q}`, parts[0], parts[1], parts[2])
+		}
+		children = append(children, fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":7%s}`,
+			oci.MediaTypeImage, pair[1].(gate.Candidate).Digest, platform))
+	}
+	return f.manifest(app, tag, oci.MediaTypeIndex, `{"schemaVersion":2,"manifests":[`+strings.Join(children, ",")+`]}`)
+}
+
+func (f *fixture) allow(cs ...gate.Candidate) {
+	for _, c := range cs {
+		f.verdicts[c] = gate.Verdict{Decision: gate.Allow, Repository: c.Repository, Digest: c.Digest, Policy: "production"}
+	}
+}
+
+func (f *fixture) deny(c gate.Candidate, reasons ...string) {
+	v := gate.Verdict{Repository: c.Repository, Digest: c.Digest, Policy: "production"}
+	for _, r := range reasons {
+		v.Reasons = append(v.Reasons, gate.Reason{Rule: gate.RuleSignatures, Message: r})
+	}
+	f.verdicts[c] = v
+}
+
+// do sends one request. headers alternate names and values.
+func (f *fixture) do(method, target string, headers ...string) *httptest.ResponseRecorder {
+	f.t.Helper()
+	r := httptest.NewRequest(method, target, nil)
+	for pair := range slices.Chunk(headers, 2) {
+		r.Header.Add(pair[0], pair[1])
+	}
+	w := httptest.NewRecorder()
+	f.proxy.ServeHTTP(w, r)
+	return w
+}
+
+// denialBody is the body of a denial of c for one reason.
+func denialBody(c gate.Candidate, prefix, reason string) string {
+	return fmt.Sprintf(`{"errors":[{"code":"DENIED","message":"%sproduction: %s — https://tide.example/images/%s",`+
+		`"detail":[{"rule":"signatures","message":"%s"}]}]}`+"\n", prefix, reason, c, reason)
+}
+
+func errorBody(code, message string) string {
+	return fmt.Sprintf(`{"errors":[{"code":%q,"message":%q}]}`+"\n", code, message)
+}
+
+// checkedHeaders returns the headers of w by name, those apart that every answer has, after checking these.
+func checkedHeaders(t *testing.T, w *httptest.ResponseRecorder) map[string]string {
+	t.Helper()
+	h := map[string]string{}
+	for name, values := range maps.All(w.Header()) {
+		h[name] = strings.Join(values, " | ")
+	}
+	for name, want := range map[string]string{"Docker-Distribution-Api-Version": "registry/2.0", "X-Content-Type-Options": "nosniff"} {
+		if got := h[name]; got != want {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+		delete(h, name)
+	}
+	if len(h["X-Request-Id"]) != 26 {
+		t.Errorf("X-Request-Id: got %q, want a random one", h["X-Request-Id"])
+	}
+	delete(h, "X-Request-Id")
+	return h
+}
