@@ -40,10 +40,15 @@ func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 		return v
 	}
 	v.Policy, v.File, v.Line, v.Keep = p.Name, p.File, p.Line, p.OnFail == Quarantine
+	for _, s := range e.Signatures {
+		if now.Before(s.Until) {
+			v.lapseAt(s.Until)
+		}
+	}
 
 	var reasons []Reason
 	reasons = append(reasons, imageReasons(p, e.Manifest)...)
-	reasons = append(reasons, signatureReasons(p, e)...)
+	reasons = append(reasons, signatureReasons(p, e, now)...)
 	reasons = append(reasons, findingReasons(p, e, now, &v)...)
 	reasons = append(reasons, gapReasons(p, e)...)
 	reasons = sorted(reasons)
@@ -111,12 +116,14 @@ func totalBytes(m oci.Manifest) int64 {
 	return sum
 }
 
-func signatureReasons(p Policy, e Evidence) []Reason {
+func signatureReasons(p Policy, e Evidence, now time.Time) []Reason {
 	if e.OnlyStatements {
 		return nil
 	}
 	signed := func(authority string) bool {
-		return slices.ContainsFunc(e.Signatures, func(s Signature) bool { return s.Authority == authority })
+		return slices.ContainsFunc(e.Signatures, func(s Signature) bool {
+			return s.Authority == authority && (s.Until.IsZero() || now.Before(s.Until))
+		})
 	}
 	var reasons []Reason
 	if anyOf := p.Signatures.AnyOf; len(anyOf) > 0 && !slices.ContainsFunc(anyOf, signed) {

@@ -91,6 +91,7 @@ func TestDecide(t *testing.T) {
 		"denies when the only policy excepts the repository": {change{policy: func(p *gate.Policy) { p.Except = []oci.Pattern{pattern(t, "docker.io/**")} }}, []gate.Rule{gate.RuleMatch}},
 		"denies the unsigned":                                {change{evidence: func(e *gate.Evidence) { e.Signatures = nil }}, []gate.Rule{gate.RuleSignatures}},
 		"denies what a stranger signed":                      {change{evidence: func(e *gate.Evidence) { e.Signatures[0].Authority = "stranger" }}, []gate.Rule{gate.RuleSignatures}},
+		"a signature whose key has run out does not count":   {change{evidence: func(e *gate.Evidence) { e.Signatures[0].Until = noon }}, []gate.Rule{gate.RuleSignatures}},
 		"any of the authorities is enough":                   {change: change{evidence: func(e *gate.Evidence) { e.Signatures[0].Authority = "ci" }}},
 		"all of the authorities are needed": {change{policy: func(p *gate.Policy) {
 			p.Signatures = gate.SignatureRule{AllOf: []string{"release", "ci"}}
@@ -241,8 +242,9 @@ func TestVerdictLapsesWithWhatItLeansOn(t *testing.T) {
 	waiver := gate.Waiver{Vulnerability: log4j.ID, Digest: digestOf("image"), Until: noon.Add(2 * time.Hour)}
 	young := log4j
 	young.Published = noon.Add(-47 * time.Hour)
-	unsigned := clean()
+	unsigned, expiring := clean(), clean()
 	unsigned.Signatures = nil
+	expiring.Signatures[0].Until = noon.Add(3 * time.Hour)
 	withFinding := func(f gate.Finding) gate.Evidence { e := clean(); e.Findings = []gate.Finding{f}; return e }
 	for name, tt := range map[string]struct {
 		evidence gate.Evidence
@@ -250,6 +252,7 @@ func TestVerdictLapsesWithWhatItLeansOn(t *testing.T) {
 		want     time.Duration
 	}{
 		"nothing":                         {clean(), nil, 24 * time.Hour},
+		"a key":                           {expiring, nil, 3 * time.Hour},
 		"a waiver that was used":          {withFinding(log4j), []gate.Waiver{waiver}, 2 * time.Hour},
 		"a waiver that was not":           {clean(), []gate.Waiver{waiver}, 24 * time.Hour},
 		"a grace":                         {withFinding(young), nil, time.Hour},

@@ -45,7 +45,7 @@ func (g *Gate) gatherSignatures(ctx context.Context, p Policy, roots string, e *
 		return fmt.Errorf("the trust roots changed from %s to %s", roots, now)
 	}
 	e.SignatureEvidence = found
-	if e.Manifest.IsIndex() || len(signatureReasons(p, *e)) == 0 {
+	if e.Manifest.IsIndex() || len(signatureReasons(p, *e, g.o.Now())) == 0 {
 		return nil
 	}
 	return g.inheritSignatures(ctx, p, e)
@@ -99,7 +99,7 @@ func (g *Gate) inheritSignatures(ctx context.Context, p Policy, e *Evidence) err
 			s.Inherited = parent.Digest
 			e.Signatures = append(e.Signatures, s)
 		}
-		if len(signatureReasons(p, *e)) == 0 {
+		if len(signatureReasons(p, *e, g.o.Now())) == 0 {
 			return nil
 		}
 	}
