@@ -1,0 +1,51 @@
+package signing
+
+import (
+	"github.com/sigstore/sigstore-go/pkg/verify"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+)
+
+// format is one way in which signatures are stored and what they sign. Implementations hold no state.
+type format interface {
+	// name is how evidence calls the format.
+	name() string
+	// maxBytes bounds one layer of the format.
+	maxBytes() int64
+	// read returns what the layer o, whose verified content is body, claims. An error says why it cannot be a signature of s, in
+	// a clause for a person; it may quote the signer.
+	read(s subject, o offer, body []byte) (claim, error)
+}
+
+// formats maps the media type of a layer to the format it is read by. It is the table to add a format to.
+var formats = map[string]format{
+	mediaTypePayload: legacy{},
+	mediaTypeBundle:  bundled{},
+}
+
+// artifactTypes are the types of referrers that hold signatures. A referrer of another type is somebody else's; one that states no
+// type, as lists written by some clients do, is opened to see.
+var artifactTypes = map[string]bool{
+	mediaTypeBundle:            true,
+	artifactTypeLegacyReferrer: true,
+	mediaTypeEmpty:             true,
+	"":                         true,
+}
+
+// subject is the image whose signatures are looked for.
+type subject struct {
+	gate.Candidate
+	// names are the names of its repository by which a signer may have known it.
+	names []string
+}
+
+// claim is a signature that has been read and not been believed: it says of the right image what a signature says, and whether
+// somebody we trust says so is for [key.signed] to find out.
+type claim struct {
+	// entity is used by one goroutine only: it remembers what it parsed.
+	entity verify.SignedEntity
+	// artifact returns what the entity must be about. It is called for every check, because the library reads it up.
+	artifact func() verify.ArtifactPolicyOption
+	// predicateType is what a signed statement must turn out to be once verified; empty when the entity holds no statement.
+	predicateType string
+}

@@ -1,0 +1,278 @@
+// Package signing owns the question of who signed an image.
+//
+// [Verifier.Verify] finds everything that is offered as a signature of a manifest, in every way in which clients store one, and
+// checks it against the authorities a policy names. It promises that each [gate.Signature] was made, over this very manifest, with
+// a key of that authority which counts now; that nothing offered beside a good signature keeps it from counting; and that a
+// registry which does not let us look is an error and never the absence of signatures. It must not decide whether the signatures
+// suffice.
+//
+// There are two doors to widen it by. A way of storing signatures is a [format] in the table formats, and perhaps another place to
+// look in discover; a way of being trusted is one more thing an [authority] checks a claim with.
+//
+// What is read was put there by whoever may push to the repository, or by whoever runs the registry. It is bounded (limits.go),
+// compared with its digest, never decompressed, and read strictly (strict.go). A key has no clock: how long it counts is asked of
+// the time now, and transparency-log entries and time stamps beside a key's signature are neither needed nor believed.
+package signing
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/oci"
+)
+
+// Registry reads what is stored beside an image. Nothing it returns is believed. Implementations are safe for concurrent use.
+type Registry interface {
+	// Manifest returns the manifest that reference, a tag or a digest, names.
+	// Errors: oci.ErrNotFound only if the registry says that there is none; every other error means that it was not possible to look.
+	Manifest(ctx context.Context, repo oci.Repository, reference string) (oci.Content, error)
+	// Blob opens a blob. Its bytes are not verified.
+	// Errors: oci.ErrBlobUnknown only if the registry says that there is none.
+	Blob(ctx context.Context, repo oci.Repository, desc oci.Descriptor) (io.ReadCloser, error)
+	// Referrers returns what the referrers API lists for subject, all pages of it.
+	// Errors: oci.ErrNotFound only if the registry has no such API.
+	Referrers(ctx context.Context, repo oci.Repository, subject oci.Digest) ([]oci.Descriptor, error)
+}
+
+// Options configure a Verifier.
+type Options struct {
+	// Registry is required.
+	Registry Registry
+	// Roots returns the trust roots in force; required, and safe for concurrent use. It may return others from one call to the next,
+	// but never changes what it returned.
+	Roots func() *gate.TrustRoots
+	// Now tells the time. If nil, time.Now is used.
+	Now func() time.Time
+	// SignaturesIn returns the repository in which signatures of images of another one lie too; the zero Repository for none. If
+	// nil, signatures are only looked for beside the image.
+	SignaturesIn func(oci.Repository) oci.Repository
+	// ReferenceAliases returns further names, without tag or digest, by which a signer may have known a repository: "host/path" as
+	// seen from where the images are signed. A legacy signature states such a name, and one for another repository does not count.
+	// If nil, only the repository's own name counts, and for Docker Hub the other hosts it is known by. A repository hosted by
+	// Tidewaiter has no host of its own: signers see the host they push to, so it needs aliases.
+	ReferenceAliases func(oci.Repository) []string
+	// Revision identifies what SignaturesIn and ReferenceAliases answer. Required with either: a verdict must not outlive the
+	// configuration it was made by.
+	Revision string
+}
+
+// Verifier implements [gate.Signatures]. It is safe for concurrent use.
+type Verifier struct {
+	o Options
+	// large holds a token for each large layer in memory.
+	large chan struct{}
+}
+
+// New returns a Verifier. It fails when a required option is missing.
+func New(o Options) (*Verifier, error) {
+	switch {
+	case o.Registry == nil || o.Roots == nil:
+		return nil, errors.New("signing needs a registry and trust roots")
+	case (o.SignaturesIn != nil || o.ReferenceAliases != nil) && o.Revision == "":
+		return nil, errors.New("signing needs a revision of where signatures lie and of the aliases of repositories")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Verifier{o: o, large: make(chan struct{}, largeAtOnce)}, nil
+}
+
+// Revision implements [gate.Signatures]. It is empty while there are no trust roots.
+func (v *Verifier) Revision() string {
+	roots := v.o.Roots()
+	switch {
+	case roots == nil:
+		return ""
+	case v.o.Revision == "":
+		return roots.Revision
+	}
+	return roots.Revision + "+" + v.o.Revision
+}
+
+// Verify implements [gate.Signatures]. The signatures it returns are sorted by authority, manifest, format and signer, the
+// rejections by manifest, format and text; at most [maxRejections] of them are reported. The same content in the registry leads
+// to the same evidence, in whatever order the registry lists it.
+//
+// Errors: an authority that the trust roots do not have or whose keys cannot be used, and whatever the registry fails with.
+func (v *Verifier) Verify(ctx context.Context, c gate.Candidate, authorities []string) (gate.SignatureEvidence, error) {
+	found, err := v.verify(ctx, c, authorities)
+	if err != nil {
+		return gate.SignatureEvidence{}, fmt.Errorf("verifying signatures of %s: %w", c, err)
+	}
+	return found, nil
+}
+
+func (v *Verifier) verify(ctx context.Context, c gate.Candidate, names []string) (gate.SignatureEvidence, error) {
+	if _, err := oci.ParseDigest(c.Digest.String()); err != nil {
+		return gate.SignatureEvidence{}, err
+	}
+	authorities, err := v.authorities(names)
+	if err != nil || len(authorities) == 0 {
+		return gate.SignatureEvidence{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
+	defer cancel()
+	var aliases []string
+	if v.o.ReferenceAliases != nil {
+		aliases = v.o.ReferenceAliases(c.Repository)
+	}
+	s := &search{
+		subject:     subject{Candidate: c, names: namesOf(c.Repository, aliases)},
+		registry:    v.o.Registry,
+		places:      placesOf(c.Repository, v.o.SignaturesIn),
+		authorities: authorities,
+		now:         v.o.Now(),
+		large:       v.large,
+	}
+	offers, err := s.discover(ctx)
+	if err != nil {
+		return gate.SignatureEvidence{}, err
+	}
+	if err := each(ctx, len(offers), func(ctx context.Context, i int) error { return s.examine(ctx, offers[i]) }); err != nil {
+		return gate.SignatureEvidence{}, err
+	}
+	return s.evidence(), nil
+}
+
+// authorities returns the authorities called names, ready to check with. All are taken from one set of trust roots.
+func (v *Verifier) authorities(names []string) ([]authority, error) {
+	roots := v.o.Roots()
+	if roots == nil {
+		return nil, errors.New("there are no trust roots")
+	}
+	var loaded []authority
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
+		i := slices.IndexFunc(roots.Authorities, func(a gate.Authority) bool { return a.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("the trust roots have no authority %q", name)
+		}
+		a, err := loadAuthority(roots.Authorities[i])
+		if err != nil {
+			return nil, err
+		}
+		loaded = append(loaded, a)
+	}
+	return loaded, nil
+}
+
+// search is the looking for the signatures of one image.
+type search struct {
+	subject
+	registry Registry
+	// places are the repositories looked in, the image's own first.
+	places      []oci.Repository
+	authorities []authority
+	now         time.Time
+	large       chan struct{}
+
+	mu sync.Mutex
+	// found is guarded by mu, and in no particular order.
+	found gate.SignatureEvidence
+}
+
+// examine reads one offer and adds to the evidence what it is: a signature for each authority that made it, or a rejection.
+func (s *search) examine(ctx context.Context, o offer) error {
+	if o.layer.Size >= largeBytes {
+		select {
+		case s.large <- struct{}{}:
+			defer func() { <-s.large }()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	body, err := s.readLayer(ctx, o)
+	switch {
+	case isFact(err):
+		s.reject(o.manifest, o.format.name(), err)
+		return nil
+	case err != nil:
+		return fmt.Errorf("reading the signature in %s: %w", o.manifest, err)
+	}
+	c, err := o.format.read(s.subject, o, body)
+	if err != nil {
+		s.reject(o.manifest, o.format.name(), err)
+		return nil
+	}
+	s.judge(o, c)
+	return nil
+}
+
+func (s *search) readLayer(ctx context.Context, o offer) ([]byte, error) {
+	r, err := s.registry.Blob(ctx, o.repository, o.layer)
+	if err != nil {
+		return nil, err
+	}
+	body, err := oci.ReadVerified(r, o.layer, o.format.maxBytes())
+	_ = r.Close() // what was read has been verified, or it does not count
+	return body, err
+}
+
+// judge finds out which authorities made c.
+func (s *search) judge(o offer, c claim) {
+	signed, why := false, fmt.Errorf("not signed with a key of %s", s.asked())
+	for _, a := range s.authorities {
+		k, err := a.signed(c, s.now)
+		switch {
+		case err == nil:
+			signed = true
+			s.accept(gate.Signature{
+				Authority: a.name, Format: o.format.name(), Signer: k.Fingerprint, Manifest: o.manifest, Until: k.NotAfter,
+			})
+		case !errors.Is(err, errNotSigned):
+			why = err
+		}
+	}
+	if !signed {
+		s.reject(o.manifest, o.format.name(), why)
+	}
+}
+
+// asked returns the names of the authorities asked for.
+func (s *search) asked() string {
+	var names []string
+	for _, a := range s.authorities {
+		names = append(names, a.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (s *search) accept(signature gate.Signature) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.found.Signatures = append(s.found.Signatures, signature)
+}
+
+// reject records that something found in manifest is no signature. Format is empty when it did not get far enough to have one,
+// manifest when it does not even have a digest.
+func (s *search) reject(manifest oci.Digest, format string, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.found.Rejections = append(s.found.Rejections, gate.Rejection{Manifest: manifest, Format: format, Why: plain(why.Error())})
+}
+
+// evidence returns what was found, sorted, nothing of it twice.
+func (s *search) evidence() gate.SignatureEvidence {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := s.found
+	slices.SortFunc(found.Signatures, func(a, b gate.Signature) int {
+		return cmp.Or(cmp.Compare(a.Authority, b.Authority), cmp.Compare(a.Manifest, b.Manifest), cmp.Compare(a.Format, b.Format), cmp.Compare(a.Signer, b.Signer))
+	})
+	found.Signatures = slices.Compact(found.Signatures)
+	slices.SortFunc(found.Rejections, func(a, b gate.Rejection) int {
+		return cmp.Or(cmp.Compare(a.Manifest, b.Manifest), cmp.Compare(a.Format, b.Format), cmp.Compare(a.Why, b.Why))
+	})
+	found.Rejections = slices.Compact(found.Rejections)
+	if n := len(found.Rejections); n > maxRejections {
+		found.Rejections = append(found.Rejections[:maxRejections-1], gate.Rejection{Why: fmt.Sprintf("and %d more", n-maxRejections+1)})
+	}
+	return found
+}
