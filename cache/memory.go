@@ -1,0 +1,66 @@
+package cache
+
+import (
+	"sync"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+)
+
+// maxMemoryBytes bounds what verdicts may take in memory. Tens of thousands without findings fit, and a few hundred of the largest.
+const maxMemoryBytes = 256 << 20
+
+// expansion is how many times larger a verdict is in memory than encoded, rounded up, and entryBytes what every entry takes at
+// least.
+const (
+	expansion  = 3
+	entryBytes = 1 << 10
+)
+
+// memory is an LRU of verdicts, bounded in number and in bytes. It is safe for concurrent use.
+type memory struct {
+	maxBytes int64
+
+	mu    sync.Mutex
+	lru   *simplelru.LRU[gate.Key, remembered] // guarded by mu
+	bytes int64                                // guarded by mu; the sum of the entries' sizes
+}
+
+type remembered struct {
+	verdict gate.Verdict
+	bytes   int64
+}
+
+// newMemory returns an empty memory of at most entries, which is positive.
+func newMemory(entries int, maxBytes int64) *memory {
+	m := &memory{maxBytes: maxBytes}
+	lru, err := simplelru.NewLRU(entries, func(_ gate.Key, r remembered) { m.bytes -= r.bytes })
+	if err != nil {
+		panic("cache: " + err.Error()) // only a size that is not positive is refused
+	}
+	m.lru = lru
+	return m
+}
+
+func (m *memory) get(key gate.Key) (gate.Verdict, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, ok := m.lru.Get(key)
+	return r.verdict, ok
+}
+
+// add remembers v, whose encoded form has size bytes, in place of the least recently used.
+func (m *memory) add(key gate.Key, v gate.Verdict, size int) {
+	r := remembered{verdict: v, bytes: entryBytes + expansion*int64(size)}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lru.Remove(key) // replacing is no eviction, so the size would not be given back
+	if r.bytes > m.maxBytes {
+		return
+	}
+	m.lru.Add(key, r)
+	for m.bytes += r.bytes; m.bytes > m.maxBytes; {
+		m.lru.RemoveOldest()
+	}
+}

@@ -1,0 +1,122 @@
+package cache
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"syscall"
+)
+
+// The Redis library allocates what a reply announces before it comes, and reads nested replies by recursion. A server that lies
+// could end the process by that; these bounds keep it to closing the connection. Only the greeting is more than one value, and it
+// has some dozens.
+const (
+	maxReplyBytes    = maxSealedBytes + 64<<10 // to one request
+	maxLineBytes     = 4 << 10
+	maxReplyElements = 256
+	maxAggregates    = 64 // to one request, however nested
+)
+
+var errReply = errors.New("the reply of redis is out of bounds")
+
+// guardedConn is a connection to Redis whose replies are checked for size before the library sees them. Like the library's
+// connections it is used by one goroutine at a time.
+type guardedConn struct {
+	net.Conn
+	replies replies
+}
+
+// guard returns conn with its replies checked. Where the library can see from a connection itself that the other side closed it,
+// it still can.
+func guard(conn net.Conn) net.Conn {
+	guarded := &guardedConn{Conn: conn}
+	if socket, ok := conn.(syscall.Conn); ok {
+		return struct {
+			*guardedConn
+			syscall.Conn
+		}{guarded, socket}
+	}
+	return guarded
+}
+
+// Write implements net.Conn. What is sent is a request, which starts new replies.
+func (c *guardedConn) Write(b []byte) (int, error) {
+	c.replies.bytes, c.replies.aggregates = 0, 0
+	return c.Conn.Write(b)
+}
+
+// Read implements net.Conn.
+func (c *guardedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err := c.replies.check(b[:n]); err != nil {
+		return 0, err
+	}
+	return n, err
+}
+
+// replies follows a stream of replies (Redis serialization protocol, version 2) as far as their sizes go. The zero value is at
+// the start of one.
+type replies struct {
+	bytes      int    // read since the last request
+	aggregates int    // seen since the last request
+	line       []byte // the start of a header whose end is not there yet
+	skip       int    // bytes of a string still to come, with its line end
+}
+
+// check reads on through b.
+func (r *replies) check(b []byte) error {
+	if r.bytes += len(b); r.bytes > maxReplyBytes {
+		return fmt.Errorf("more than %d bytes: %w", maxReplyBytes, errReply)
+	}
+	for len(b) > 0 {
+		if n := min(r.skip, len(b)); n > 0 {
+			r.skip, b = r.skip-n, b[n:]
+			continue
+		}
+		part, rest, complete := bytes.Cut(b, []byte("\n"))
+		if len(r.line)+len(part) > maxLineBytes {
+			return fmt.Errorf("a line of more than %d bytes: %w", maxLineBytes, errReply)
+		}
+		r.line, b = append(r.line, part...), rest
+		if !complete {
+			return nil
+		}
+		if err := r.header(string(bytes.TrimSuffix(r.line, []byte("\r")))); err != nil {
+			return err
+		}
+		r.line = r.line[:0]
+	}
+	return nil
+}
+
+// header takes the line that starts a reply, without its end.
+func (r *replies) header(line string) error {
+	if line == "" {
+		return fmt.Errorf("an empty line: %w", errReply)
+	}
+	switch line[0] {
+	case '+', '-', ':':
+		return nil
+	case '$', '*':
+	default:
+		return fmt.Errorf("a value of unknown type %q: %w", line[0], errReply)
+	}
+	n, err := strconv.Atoi(line[1:])
+	switch {
+	case err != nil || n < -1:
+		return fmt.Errorf("a length of %.20q: %w", line[1:], errReply)
+	case n == -1: // none
+	case line[0] == '$':
+		if n > maxReplyBytes {
+			return fmt.Errorf("a string of %d bytes: %w", n, errReply)
+		}
+		r.skip = n + len("\r\n")
+	default:
+		if r.aggregates++; n > maxReplyElements || r.aggregates > maxAggregates {
+			return fmt.Errorf("an array of %d elements, or too many arrays: %w", n, errReply)
+		}
+	}
+	return nil
+}
