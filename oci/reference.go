@@ -22,9 +22,9 @@ var (
 type Repository struct {
 	// Upstream is the host name of the registry it is pulled from, lower case, with a port if it has one: "docker.io",
 	// "registry.example:5000". Empty for a repository hosted here.
-	Upstream string
+	Upstream string `json:"upstream,omitempty"`
 	// Path is the repository's name at that registry: "library/nginx".
-	Path string
+	Path string `json:"path"`
 }
 
 // String returns the name people write: "docker.io/library/nginx".
