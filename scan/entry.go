@@ -1,0 +1,175 @@
+package scan
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+)
+
+// file examines a regular file. Its bytes are read at most once, and only if somebody wants them.
+func (w *walk) file(ctx context.Context, p place, header *tar.Header, content io.Reader) error {
+	kind, at := p.database()
+	switch kind {
+	case osReleaseFile:
+		return w.release(at, header.Size, content)
+	case rpmJournal:
+		if header.Size > 0 {
+			w.gap(gate.GapUnreadablePackage, at, "changes that were not written back into the database are not read")
+		}
+		return nil
+	}
+	if kind == noDatabase {
+		at = p.at
+	}
+	f := file{path: at, info: header.FileInfo()}
+	wanting := w.readers.forName(f, kind)
+	if header.Size > maxFileBytes {
+		return w.largeFile(f, len(wanting) > 0, content)
+	}
+	head := make([]byte, min(header.Size, int64(len(elfMagic))))
+	if _, err := io.ReadFull(content, head); err != nil {
+		return fmt.Errorf("reading %q: %w", printable(at), err)
+	}
+	if isExecutable(head) {
+		wanting = append(wanting, w.readers.executables...)
+	}
+	if len(wanting) == 0 {
+		return nil
+	}
+	var err error
+	if f.data, err = w.readers.load(head, header.Size, content); err != nil {
+		return fmt.Errorf("reading %q: %w", printable(at), err)
+	}
+	return w.examine(ctx, f, wanting)
+}
+
+// examine has f read by readers and keeps what they find, including what one finds that fails midway.
+func (w *walk) examine(ctx context.Context, f file, readers []reader) error {
+	var found []gate.Package
+	for _, r := range readers {
+		packages, err := r.readRecovered(ctx, f)
+		found = append(found, packages...)
+		if err != nil {
+			w.gap(kindOf(err, gate.GapUnreadablePackage), f.path, fmt.Sprintf("reading it as %s: %s", r.name, printable(err.Error())))
+		}
+	}
+	return w.keep(f.path, found)
+}
+
+// largeFile looks through a file that is too large to be held. Only the mark of a Go binary can be looked for so, and its absence
+// proves that there is nothing to be found: the largest executables of public images are written in other languages.
+func (w *walk) largeFile(f file, wanted bool, content io.Reader) error {
+	size := f.info.Size()
+	if !wanted && size <= maxLayerBytes {
+		marked, err := builtByGo(content)
+		if err != nil {
+			return fmt.Errorf("reading %q: %w", printable(f.path), err)
+		}
+		if !marked {
+			return w.keep(f.path, nil)
+		}
+	}
+	w.gap(gate.GapLimit, f.path, fmt.Sprintf("the file has %d bytes, at most %d are read", size, maxFileBytes))
+	return w.keep(f.path, nil)
+}
+
+func (w *walk) release(at string, size int64, content io.Reader) error {
+	if size > maxOSReleaseBytes {
+		w.gap(gate.GapLimit, at, fmt.Sprintf("the file has %d bytes, at most %d are read", size, maxOSReleaseBytes))
+		return nil
+	}
+	text, err := io.ReadAll(content)
+	if err != nil {
+		return fmt.Errorf("reading %q: %w", at, err)
+	}
+	w.releases[at] = parseOSRelease(text)
+	return nil
+}
+
+// symlink takes a symbolic link. Files it may lead to are found where they lie, so only one that leads a package database astray
+// is a gap: node_modules/.bin alone has hundreds.
+func (w *walk) symlink(p place, target string) error {
+	for _, at := range []string{p.name, p.at} {
+		to := target
+		if !strings.HasPrefix(to, "/") {
+			to = path.Dir(at) + "/" + to
+		}
+		if misleads(at, cleanPath(to)) {
+			w.gap(gate.GapUnresolvedLink, at, fmt.Sprintf("a package database lies behind a link to %q", printable(target)))
+			break
+		}
+	}
+	return w.links.add(p.at, target)
+}
+
+// hardLink takes a hard link: another name for a file of the same layer. Where that file was examined, what it yielded is found
+// under the new name too, since the old one may be removed by a higher layer. Where it was not, because only the new name tells
+// what it is, its bytes have passed, and that is a gap.
+func (w *walk) hardLink(p place, target string) error {
+	source := cleanPath(target)
+	parent, ok := w.links.resolve(path.Dir(source))
+	if !ok {
+		w.gap(gate.GapUnresolvedLink, p.at, "the target lies behind too many links")
+		return nil
+	}
+	source = below(parent, path.Base(source))
+	kind, at := p.database()
+	if release, found := w.releases[source]; found && kind == osReleaseFile {
+		w.releases[at] = release
+		return nil
+	}
+	if kind == noDatabase {
+		at = p.at
+	}
+	packages, examined := w.files[source]
+	wanting := w.readers.namesFor(at, kind)
+	switch {
+	case examined && kind == databaseAt(source) && slices.Equal(wanting, w.readers.namesFor(source, kind)):
+		return w.keep(at, packages)
+	case kind != noDatabase || len(wanting) > 0:
+		w.gap(gate.GapUnresolvedLink, at, fmt.Sprintf("a hard link to %q, which was not examined under that name", printable(target)))
+	}
+	return nil
+}
+
+// elfMagic and peMagic are the first bytes of what can run in a container.
+const (
+	elfMagic = "\x7fELF"
+	peMagic  = "MZ"
+)
+
+func isExecutable(head []byte) bool {
+	return bytes.HasPrefix(head, []byte(elfMagic)) || bytes.HasPrefix(head, []byte(peMagic))
+}
+
+// goMark is what debug/buildinfo looks for; a binary without it has no build information.
+const goMark = "\xff Go buildinf:"
+
+// builtByGo reports whether r is an executable that holds goMark. It reads no further than it must.
+func builtByGo(r io.Reader) (bool, error) {
+	buf := make([]byte, chunkBytes)
+	n, err := io.ReadFull(r, buf[:len(elfMagic)])
+	if err != nil || !isExecutable(buf[:n]) {
+		return false, err
+	}
+	for {
+		m, err := r.Read(buf[n:])
+		if bytes.Contains(buf[:n+m], []byte(goMark)) {
+			return true, nil
+		}
+		if err == io.EOF {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		n = copy(buf, buf[max(0, n+m-len(goMark)+1):n+m])
+	}
+}

@@ -1,0 +1,269 @@
+package scan
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"regexp"
+	"strings"
+
+	cpb "github.com/google/osv-scalibr/binary/proto/config_go_proto"
+	"github.com/google/osv-scalibr/extractor"
+	"github.com/google/osv-scalibr/extractor/filesystem"
+	"github.com/google/osv-scalibr/extractor/filesystem/language/golang/gobinary"
+	"github.com/google/osv-scalibr/extractor/filesystem/language/java/archive"
+	"github.com/google/osv-scalibr/extractor/filesystem/language/javascript/packagejson"
+	"github.com/google/osv-scalibr/extractor/filesystem/language/python/wheelegg"
+	"github.com/google/osv-scalibr/extractor/filesystem/os/apk"
+	apkmeta "github.com/google/osv-scalibr/extractor/filesystem/os/apk/metadata"
+	"github.com/google/osv-scalibr/extractor/filesystem/os/dpkg"
+	dpkgmeta "github.com/google/osv-scalibr/extractor/filesystem/os/dpkg/metadata"
+	"github.com/google/osv-scalibr/extractor/filesystem/simplefileapi"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+)
+
+// file is a regular file of a layer. data is lent for the time it is examined.
+type file struct {
+	path string
+	info fs.FileInfo
+	data []byte
+}
+
+// reader finds packages in files of one kind.
+type reader struct {
+	name string
+	// wants reports whether the file at path is for this reader, by its name alone; nil for readers chosen otherwise.
+	wants func(f file) bool
+	// read returns the packages f tells of. With an error it may still return some.
+	read func(ctx context.Context, f file) ([]gate.Package, error)
+}
+
+// readRecovered is r.read with a panic as an error. The libraries below parse hostile bytes.
+func (r reader) readRecovered(ctx context.Context, f file) (packages []gate.Package, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return r.read(ctx, f)
+}
+
+// readers are the readers of every kind, and the memory they read from.
+type readers struct {
+	databases   map[database]reader
+	byName      []reader
+	executables []reader
+	buf         []byte
+}
+
+// newReaders returns the readers. dir is where the rpm database is put, for the library that wants a file.
+func newReaders(dir string) (*readers, error) {
+	no := false
+	// Sizes are bounded before a reader is asked. Its own bound would make it say that it does not want the file, and the file would
+	// pass unexamined.
+	config := &cpb.PluginConfig{MaxFileSizeBytes: math.MaxInt64, PluginSpecific: []*cpb.PluginSpecificConfig{
+		{Config: &cpb.PluginSpecificConfig_Dpkg{Dpkg: &cpb.DpkgConfig{IncludeNotInstalled: true}}},
+		{Config: &cpb.PluginSpecificConfig_JavaArchive{JavaArchive: &cpb.JavaArchiveConfig{
+			// A small archive is one too: its size is what its author says.
+			MaxOpenedBytes: maxArchiveBytes, MaxZipDepth: maxArchiveDepth, MinZipBytes: 1, HashJars: &no,
+		}}},
+	}}
+	var errs []error
+	scalibr := func(create func(*cpb.PluginConfig) (filesystem.Extractor, error)) reader {
+		e, err := create(config)
+		if err != nil {
+			errs = append(errs, err)
+			return reader{}
+		}
+		return fromExtractor(e)
+	}
+	r := &readers{
+		databases: map[database]reader{
+			dpkgStatus: checkedDpkg(scalibr(dpkg.New)),
+			apkState:   scalibr(apk.New),
+			rpmDB:      {name: "os/rpm", read: func(ctx context.Context, f file) ([]gate.Package, error) { return readRPM(ctx, dir, f.data) }},
+		},
+		byName:      []reader{exactNPM(scalibr(packagejson.New)), scalibr(wheelegg.New), scalibr(archive.New)},
+		executables: []reader{scalibr(gobinary.New)},
+	}
+	return r, errors.Join(errs...)
+}
+
+// forName returns the readers that want f by where it lies and what it is called.
+func (r *readers) forName(f file, kind database) []reader {
+	if db, ok := r.databases[kind]; ok {
+		return []reader{db}
+	}
+	var wanting []reader
+	for _, candidate := range r.byName {
+		if candidate.wants(f) {
+			wanting = append(wanting, candidate)
+		}
+	}
+	return wanting
+}
+
+// namesFor returns the names of the readers that want a file at p, whatever is in it.
+func (r *readers) namesFor(p string, kind database) []string {
+	var names []string
+	for _, wanting := range r.forName(file{path: p, info: (&tar.Header{}).FileInfo()}, kind) {
+		names = append(names, wanting.name)
+	}
+	return names
+}
+
+// load returns the size bytes of a file that begins with head and goes on with rest. They are valid until the next load: one
+// buffer serves all files, or garbage of large ones would pile up faster than it is collected.
+func (r *readers) load(head []byte, size int64, rest io.Reader) ([]byte, error) {
+	if int64(cap(r.buf)) < size {
+		r.buf = make([]byte, max(size, min(2*int64(cap(r.buf)), maxFileBytes)))
+	}
+	data := r.buf[:size]
+	n := copy(data, head)
+	_, err := io.ReadFull(rest, data[n:])
+	return data, err
+}
+
+// fromExtractor returns e as a reader.
+func fromExtractor(e filesystem.Extractor) reader {
+	return reader{
+		name:  e.Name(),
+		wants: func(f file) bool { return e.FileRequired(simplefileapi.New(f.path, f.info)) },
+		read: func(ctx context.Context, f file) ([]gate.Package, error) {
+			inv, err := e.Extract(ctx, &filesystem.ScanInput{FS: noFiles{}, Path: f.path, Info: f.info, Reader: bytes.NewReader(f.data)})
+			if errors.Is(err, filesystem.ErrExtractorMemoryLimitExceeded) {
+				err = overLimit("%v", err)
+			}
+			return convert(inv.Packages, err)
+		},
+	}
+}
+
+// noFiles is a file system without files: readers see the one file they are given.
+type noFiles struct{}
+
+func (noFiles) Open(name string) (fs.File, error) { return nil, notExist("open", name) }
+func (noFiles) ReadDir(name string) ([]fs.DirEntry, error) {
+	return nil, notExist("readdir", name)
+}
+func (noFiles) Stat(name string) (fs.FileInfo, error) { return nil, notExist("stat", name) }
+
+func notExist(op, name string) error { return &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist} }
+
+// convert returns found as packages of ours, passing err on.
+func convert(found []*extractor.Package, err error) ([]gate.Package, error) {
+	var packages []gate.Package
+	for _, p := range found {
+		pkg := gate.Package{Type: p.PURLType, Name: p.Name, Version: p.Version}
+		for _, license := range p.Licenses {
+			if license != "" {
+				pkg.Licenses = append(pkg.Licenses, license)
+			}
+		}
+		switch m := p.Metadata.(type) {
+		case *dpkgmeta.Metadata:
+			if removed(m.Status) {
+				continue
+			}
+			pkg.Arch = m.Architecture
+			setSource(&pkg, m.SourceName, m.SourceVersion)
+		case *apkmeta.Metadata:
+			pkg.Arch = m.Architecture
+			setSource(&pkg, m.OriginName, "")
+		default:
+			if pkg.Type == "golang" && pkg.Name == "go" {
+				pkg.Name = "stdlib" // what advisories call the standard library
+			}
+		}
+		if !packageTypes[pkg.Type] {
+			return packages, errors.Join(err, fmt.Errorf("packages of type %q are not known", pkg.Type))
+		}
+		packages = append(packages, pkg)
+	}
+	return packages, err
+}
+
+// packageTypes are the types of packages the readers yield.
+var packageTypes = map[string]bool{"deb": true, "apk": true, "rpm": true, "golang": true, "npm": true, "pypi": true, "maven": true}
+
+// setSource records the source package of p, unless it is p itself. A source without a version has p's.
+func setSource(p *gate.Package, name, version string) {
+	if name == "" {
+		return
+	}
+	if version == "" {
+		version = p.Version
+	}
+	if name != p.Name || version != p.Version {
+		p.Source, p.SourceVersion = name, version
+	}
+}
+
+// removed reports whether a dpkg status, "want flag state", says that nothing of the package is left but configuration. Every
+// other state, and one that cannot be read, counts as installed: a package half configured has its files in place.
+func removed(status string) bool {
+	fields := strings.Fields(status)
+	return len(fields) == 3 && (fields[2] == "not-installed" || fields[2] == "config-files")
+}
+
+// checkedDpkg is r with an error where it has none: it takes a file of status.d that it cannot parse for one without a package,
+// and each such file tells of exactly one.
+func checkedDpkg(r reader) reader {
+	read := r.read
+	r.read = func(ctx context.Context, f file) ([]gate.Package, error) {
+		packages, err := read(ctx, f)
+		if err == nil && len(packages) == 0 && strings.HasPrefix(f.path, dpkgStatusDir) && len(bytes.TrimSpace(f.data)) > 0 {
+			err = errors.New("it tells of no package")
+		}
+		return packages, err
+	}
+	return r
+}
+
+// installedNPM matches where npm puts a package, and node looks for it.
+var installedNPM = regexp.MustCompile(`(?:^|/)node_modules/(?:@[^/]+/)?[^/@.][^/]*/package\.json$`)
+
+// exactNPM is r made to see what npm and node see. Real packages carry broken package.json files as test data, some in nearly
+// every node_modules there is: a file that is not JSON tells of no package unless it lies where one would be installed. A field of
+// an unexpected type elsewhere in the file takes nothing from its name and version. And keys are case-sensitive, which they are
+// not to encoding/json: "Version" is not the version.
+func exactNPM(r reader) reader {
+	read := r.read
+	r.read = func(ctx context.Context, f file) ([]gate.Package, error) {
+		f.data = bytes.TrimPrefix(f.data, []byte("\xef\xbb\xbf")) // node skips the mark too
+		var fields map[string]json.RawMessage
+		if err := json.Unmarshal(f.data, &fields); err != nil {
+			_, notObject := errors.AsType[*json.UnmarshalTypeError](err)
+			tooDeep := strings.Contains(err.Error(), "exceeded max depth") // where node reads on
+			if notObject || !tooDeep && !installedNPM.MatchString(f.path) {
+				return nil, nil
+			}
+			return nil, err
+		}
+		pkg := gate.Package{Type: "npm", Name: text(fields["name"]), Version: text(fields["version"])}
+		if pkg.Name == "" || pkg.Version == "" {
+			return nil, nil
+		}
+		if found, err := read(ctx, f); err == nil && len(found) == 0 {
+			return nil, nil // an extension of an editor, which borrows the file's name
+		}
+		return []gate.Package{pkg}, nil
+	}
+	return r
+}
+
+// text returns the JSON string raw, or "" when it is none.
+func text(raw json.RawMessage) string {
+	var s string
+	if json.Unmarshal(raw, &s) != nil {
+		return ""
+	}
+	return s
+}

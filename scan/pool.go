@@ -1,0 +1,268 @@
+package scan
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/oci"
+)
+
+// spawned is a child that waits for a layer, or why there is none.
+type spawned struct {
+	child *child
+	err   error
+}
+
+// keep has one child ready at all times until Close. It stays on its thread, because a child is told to die with the thread that
+// started it, and Go ends threads it has no use for.
+func (l *Layers) keep() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for {
+		c, err := spawn(l.settings)
+		select {
+		case l.ready <- spawned{c, err}:
+		case <-l.closing:
+			if err == nil {
+				c.end()
+			}
+			return
+		}
+	}
+}
+
+// take returns a child that waits for a layer. What a keeper has at hand may be the failure of some time ago, so each is asked
+// once more.
+func (l *Layers) take(ctx context.Context) (*child, error) {
+	var failure error
+	for range 2 * cap(l.working) {
+		select {
+		case s := <-l.ready:
+			if s.err == nil {
+				return s.child, nil
+			}
+			failure = s.err
+		case <-l.closing:
+			return nil, ErrClosed
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return nil, failure
+}
+
+// child is a process that reads one layer. It is used once.
+type child struct {
+	cmd         *exec.Cmd
+	settings    settings
+	stdin       *os.File
+	stdout      *os.File
+	answer      *bufio.Reader // of stdout
+	complaint   *head
+	confinement confinement
+	once        sync.Once
+}
+
+// spawn starts a child in a directory of its own and waits until it has confined itself.
+func spawn(s settings) (*child, error) {
+	program, err := selfExecutable()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(s.tempDir, "tidewaiter-layer-")
+	if err != nil {
+		return nil, err
+	}
+	c := &child{settings: s, complaint: &head{limit: maxComplaintBytes}}
+	c.cmd = &exec.Cmd{
+		Path: program, Args: []string{"tidewaiter", s.arg}, Dir: dir, Env: []string{}, // not nil, which would be ours
+		Stderr: c.complaint, SysProcAttr: childAttributes(),
+	}
+	if err := c.start(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	if err := c.greet(); err != nil {
+		c.end()
+		return nil, fmt.Errorf("waiting for a child to confine itself: %w: %s", err, printable(c.complaint.String()))
+	}
+	return c, nil
+}
+
+// start starts the process with a pipe at each end.
+func (c *child) start() error {
+	theirIn, ourIn, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	ourOut, theirOut, err := os.Pipe()
+	if err != nil {
+		return errors.Join(err, theirIn.Close(), ourIn.Close())
+	}
+	c.cmd.Stdin, c.cmd.Stdout = theirIn, theirOut
+	err = c.cmd.Start()
+	_ = theirIn.Close() // the child has its own by now
+	_ = theirOut.Close()
+	if err != nil {
+		return errors.Join(err, ourIn.Close(), ourOut.Close())
+	}
+	c.stdin, c.stdout, c.answer = ourIn, ourOut, bufio.NewReader(ourOut)
+	return nil
+}
+
+// greet reads the child's hello.
+func (c *child) greet() error {
+	if err := c.stdout.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
+		return err
+	}
+	line, err := c.answer.ReadSlice('\n')
+	if err != nil {
+		return err
+	}
+	var h hello
+	if err := json.Unmarshal(line, &h); err != nil {
+		return err
+	}
+	c.confinement = h.Confinement
+	return c.stdout.SetReadDeadline(time.Time{})
+}
+
+// kill ends the process at once. It may be called at any time, and by anyone.
+func (c *child) kill() { _ = c.cmd.Process.Kill() } // it fails for a process that has ended already
+
+// end kills the process, waits for it, and removes what it leaves. It returns how the process ended.
+func (c *child) end() *os.ProcessState {
+	c.once.Do(func() {
+		c.kill()
+		_ = c.cmd.Wait() // how it ended is in ProcessState
+		_ = c.stdin.Close()
+		_ = c.stdout.Close()
+		_ = os.RemoveAll(c.cmd.Dir) // what cannot be removed is the system's to clean, as all temporary files are
+	})
+	return c.cmd.ProcessState
+}
+
+// reply is what came of asking a child.
+type reply struct {
+	answer    []byte
+	flooded   bool
+	late      bool
+	state     *os.ProcessState
+	complaint string
+}
+
+// ask has the child read the layer r and ends it. An error is r's or ctx's; whatever goes wrong with the child is in the reply,
+// and r is read to its end nevertheless.
+func (c *child) ask(ctx context.Context, enc encoding, r io.Reader) (reply, error) {
+	defer c.end()
+	defer context.AfterFunc(ctx, c.kill)()
+	var a reply
+	var listening sync.WaitGroup
+	listening.Go(func() {
+		var err error
+		a.answer, err = io.ReadAll(io.LimitReader(c.answer, c.settings.outputBytes+1))
+		a.flooded = int64(len(a.answer)) > c.settings.outputBytes
+		a.late = errors.Is(err, os.ErrDeadlineExceeded)
+		c.kill() // it has said what it had to say, or too much
+	})
+	patience, err := c.feed(ctx, enc, r)
+	if err != nil {
+		c.kill()
+		listening.Wait()
+		return reply{}, err
+	}
+	_ = c.stdout.SetReadDeadline(time.Now().Add(patience)) // it fails only for a closed file, whose reading has ended
+	listening.Wait()
+	a.late = a.late || patience <= 0
+	a.state = c.end()
+	a.complaint = c.complaint.String()
+	return a, ctx.Err()
+}
+
+// feed writes the layer to the child and reads r to its end even when the child has stopped listening. It returns how much of the
+// time the child may keep us waiting is left; nothing, when it was all used.
+func (c *child) feed(ctx context.Context, enc encoding, r io.Reader) (patience time.Duration, err error) {
+	patience = c.settings.busy
+	listens := true
+	write := func(p []byte) {
+		if !listens {
+			return
+		}
+		start := time.Now()
+		err := c.stdin.SetWriteDeadline(start.Add(patience))
+		if err == nil {
+			_, err = c.stdin.Write(p)
+		}
+		patience -= time.Since(start)
+		listens = err == nil
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			patience = 0
+			c.kill()
+		}
+	}
+	write([]byte{byte(enc)})
+	buf := make([]byte, chunkBytes)
+	for {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		n, err := r.Read(buf)
+		if n > 0 {
+			write(buf[:n])
+		}
+		if errors.Is(err, io.EOF) {
+			return patience, c.stdin.Close()
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+}
+
+// inventory returns what the child found, or the gap its failure is.
+func (a reply) inventory(layer oci.Digest) (gate.LayerInventory, *gate.Gap) {
+	gap := func(kind gate.GapKind, format string, args ...any) (gate.LayerInventory, *gate.Gap) {
+		return gate.LayerInventory{}, &gate.Gap{Kind: kind, Why: fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case a.flooded:
+		return gap(gate.GapLimit, "there is more in the layer than fits an inventory of %d bytes", maxOutputBytes)
+	case a.late:
+		return gap(gate.GapLimit, "reading the layer takes longer than %s", busyTimeout)
+	case a.state.Success():
+		inv, err := decodeInventory(a.answer, layer)
+		if err != nil {
+			return gap(gate.GapScanner, "the answer of the process that reads layers is malformed: %s", printable(err.Error()))
+		}
+		return inv, nil
+	case a.state.UserTime()+a.state.SystemTime() >= maxCPUSeconds*time.Second:
+		return gap(gate.GapLimit, "reading the layer takes more than %d seconds of processor time", maxCPUSeconds)
+	case strings.Contains(a.complaint, "out of memory") || strings.Contains(a.complaint, "cannot allocate memory"):
+		return gap(gate.GapLimit, "reading the layer takes more memory than %d bytes", maxMemoryBytes)
+	default:
+		return gap(gate.GapScanner, "the process that reads layers died: %s", a.state)
+	}
+}
+
+// head keeps the first bytes written to it and takes the rest without keeping it.
+type head struct {
+	limit int
+	kept  []byte
+}
+
+func (h *head) Write(p []byte) (int, error) {
+	h.kept = append(h.kept, p[:min(len(p), h.limit-len(h.kept))]...)
+	return len(p), nil
+}
+
+func (h *head) String() string { return string(h.kept) }

@@ -1,0 +1,15 @@
+//go:build !linux
+
+package scan
+
+import (
+	"os"
+	"syscall"
+)
+
+func childAttributes() *syscall.SysProcAttr { return nil }
+
+func selfExecutable() (string, error) { return os.Executable() }
+
+// confine confines nothing: landlock and seccomp are Linux's, and so [New] refuses unless told otherwise.
+func confine(string) (confinement, error) { return confinement{}, nil }

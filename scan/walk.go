@@ -1,0 +1,263 @@
+package scan
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+)
+
+// takeInventory reads the layer src, whose tar stream is encoded as enc, once, and returns what is in it. It never fails: whatever
+// cannot be read is a gap. dir is a directory of its own, for the database library that wants files.
+func takeInventory(ctx context.Context, src io.Reader, enc encoding, dir string) gate.LayerInventory {
+	s := newStream(src, enc)
+	defer s.stop()
+	w := newWalk(dir)
+	err := w.run(ctx, s)
+	if err != nil {
+		w.gap(kindOf(err, gate.GapUnreadableLayer), "", printable(err.Error()))
+	}
+	inv := w.result()
+	inv.UncompressedBytes = s.n
+	if err == nil {
+		inv.DiffID = s.diffID()
+	}
+	return inv
+}
+
+// kindOf returns the kind of gap err makes: a limit if it is one, else otherwise.
+func kindOf(err error, otherwise gate.GapKind) gate.GapKind {
+	if _, ok := errors.AsType[*limitError](err); ok {
+		return gate.GapLimit
+	}
+	return otherwise
+}
+
+// walk is what has been read of a layer so far. Paths are clean, relative to the root, with the layer's own links followed.
+type walk struct {
+	dir     string
+	readers *readers
+	entries int
+	links   links
+	// files are those examined, and above counts, for each directory, how many of them lie below it.
+	files    map[string][]gate.Package
+	above    map[string]int
+	releases map[string]gate.OS
+	// whiteouts and opaque may hold a path more than once.
+	whiteouts, opaque []string
+	gaps              []gate.Gap
+	packages, held    int
+}
+
+func newWalk(dir string) *walk {
+	return &walk{dir: dir, files: map[string][]gate.Package{}, above: map[string]int{}, releases: map[string]gate.OS{}}
+}
+
+// run walks the tar stream r to the end of its bytes, which the DiffID covers, past the end of the archive.
+func (w *walk) run(ctx context.Context, r io.Reader) error {
+	readers, err := newReaders(w.dir)
+	if err != nil {
+		return err
+	}
+	w.readers = readers
+	for archive := tar.NewReader(r); ; {
+		header, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("tar entry %d: %w", w.entries+1, err)
+		}
+		if w.entries++; w.entries > maxEntries {
+			return overLimit("more than %d tar entries", maxEntries)
+		}
+		if err := w.entry(ctx, header, archive); err != nil {
+			return err
+		}
+	}
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return fmt.Errorf("after the archive's end: %w", err)
+	}
+	return nil
+}
+
+// entry takes one tar entry. An error ends the walk; what concerns the entry alone is a gap.
+func (w *walk) entry(ctx context.Context, header *tar.Header, content io.Reader) error {
+	if header.Typeflag == tar.TypeXGlobalHeader || isUnionMetadata(header.Name) {
+		return nil
+	}
+	if len(header.Name) > maxPathBytes || len(header.Linkname) > maxPathBytes || strings.ContainsRune(header.Name, 0) {
+		w.gap(gate.GapLimit, header.Name, fmt.Sprintf("the name is malformed or longer than %d bytes", maxPathBytes))
+		return nil
+	}
+	name := cleanPath(header.Name)
+	parent, ok := w.links.resolve(path.Dir(name))
+	if !ok {
+		w.gap(gate.GapUnresolvedLink, name, "the directory lies behind too many links")
+		return nil
+	}
+	at := name
+	if parent != path.Dir(name) {
+		at = below(parent, path.Base(name))
+	}
+	if mark, found := strings.CutPrefix(path.Base(name), whiteoutPrefix); found {
+		return w.whiteout(name, at, mark)
+	}
+	w.replace(at, header.Typeflag == tar.TypeDir)
+	switch header.Typeflag {
+	case tar.TypeDir, tar.TypeFifo, tar.TypeChar, tar.TypeBlock:
+		return nil
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
+		return w.file(ctx, place{name, at}, header, content)
+	case tar.TypeSymlink:
+		return w.symlink(place{name, at}, header.Linkname)
+	case tar.TypeLink:
+		return w.hardLink(place{name, at}, header.Linkname)
+	default:
+		w.gap(gate.GapUnreadableLayer, at, fmt.Sprintf("tar entries of type %q are not known", header.Typeflag))
+		return nil
+	}
+}
+
+// place is where a tar entry lies: as it is named, and once the links in its directory are followed. Usually the two are one.
+type place struct{ name, at string }
+
+// database returns the kind of package database that lies at p.
+func (p place) database() (kind database, at string) {
+	if kind := databaseAt(p.at); kind != noDatabase {
+		return kind, p.at
+	}
+	return databaseAt(p.name), p.name
+}
+
+// Marks of removed paths (image-spec, layer.md, Whiteouts).
+const (
+	whiteoutPrefix = ".wh."
+	opaqueMark     = ".wh..opq" // without the prefix
+)
+
+// unionMetadata are the files aufs kept at the root of a layer. Runtimes do not unpack them.
+var unionMetadata = []string{".wh..wh.aufs", ".wh..wh.orph", ".wh..wh.plnk"}
+
+func isUnionMetadata(name string) bool {
+	first, _, _ := strings.Cut(cleanPath(name), "/")
+	return slices.Contains(unionMetadata, first)
+}
+
+// whiteout records that the layer removes what mark names. A mark that runtimes would read in different ways is a gap: were it
+// recorded, it could hide packages that are there.
+func (w *walk) whiteout(name, at, mark string) error {
+	switch {
+	case name != at:
+		w.gap(gate.GapUnresolvedLink, name, "a whiteout lies behind a link")
+		return nil
+	case mark == opaqueMark:
+		w.opaque = append(w.opaque, path.Dir(at))
+	case mark == "" || mark == "." || mark == ".." || strings.HasPrefix(mark, whiteoutPrefix):
+		w.gap(gate.GapUnreadableLayer, name, "the whiteout names nothing that could be removed")
+		return nil
+	default:
+		w.whiteouts = append(w.whiteouts, path.Join(path.Dir(at), mark))
+	}
+	return w.hold(len(at))
+}
+
+// replace forgets what an entry at p takes the place of: the entry of the same path and, unless both are directories, all that
+// lies below it.
+func (w *walk) replace(p string, isDir bool) {
+	w.links.remove(p)
+	w.drop(p)
+	if isDir || w.above[p] == 0 {
+		return
+	}
+	for _, q := range slices.Collect(maps.Keys(w.files)) {
+		if strings.HasPrefix(q, p+"/") {
+			w.drop(q)
+		}
+	}
+}
+
+// keep records what the file at p yielded.
+func (w *walk) keep(p string, packages []gate.Package) error {
+	w.drop(p)
+	w.files[p] = packages
+	for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
+		w.above[dir]++
+	}
+	size := len(p)
+	for _, pkg := range packages {
+		size += len(pkg.Type) + len(pkg.Name) + len(pkg.Version) + len(pkg.Arch) + len(pkg.Source) + len(pkg.SourceVersion) + len(pkg.Modularity)
+		for _, license := range pkg.Licenses {
+			size += len(license)
+		}
+	}
+	if w.packages += len(packages); w.packages > maxPackages {
+		return overLimit("more than %d packages", maxPackages)
+	}
+	return w.hold(size)
+}
+
+func (w *walk) drop(p string) {
+	delete(w.releases, p)
+	packages, found := w.files[p]
+	if !found {
+		return
+	}
+	w.packages -= len(packages)
+	delete(w.files, p)
+	for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
+		if w.above[dir]--; w.above[dir] == 0 {
+			delete(w.above, dir)
+		}
+	}
+}
+
+// hold counts n bytes of names. What is dropped again still counts, so that replacing a file for ever ends too.
+func (w *walk) hold(n int) error {
+	if w.held += n; w.held > maxHeldBytes {
+		return overLimit("more than %d bytes of names", maxHeldBytes)
+	}
+	return nil
+}
+
+// gap records that something of the layer stays unexamined. p may be anything; why must be printable.
+func (w *walk) gap(kind gate.GapKind, p, why string) {
+	switch {
+	case len(w.gaps) < maxGaps:
+		w.gaps = append(w.gaps, gate.Gap{Kind: kind, Path: printable(p), Why: why})
+	case len(w.gaps) == maxGaps:
+		w.gaps = append(w.gaps, gate.Gap{Kind: gate.GapLimit, Why: fmt.Sprintf("more than %d gaps", maxGaps)})
+	}
+}
+
+// result returns what has been read. Its order depends on the layer alone.
+func (w *walk) result() gate.LayerInventory {
+	inv := gate.LayerInventory{
+		Format: gate.InventoryFormat, Entries: w.entries, Gaps: w.gaps,
+		Whiteouts: sortedPaths(w.whiteouts), Opaque: sortedPaths(w.opaque),
+	}
+	for p, packages := range w.files {
+		inv.Files = append(inv.Files, gate.FileInventory{Path: wirePath(p), Packages: packages})
+	}
+	slices.SortFunc(inv.Files, func(a, b gate.FileInventory) int { return strings.Compare(a.Path, b.Path) })
+	if len(w.releases) > 0 {
+		inv.OSRelease = w.releases
+	}
+	return inv
+}
+
+func sortedPaths(paths []string) []string {
+	var wire []string
+	for _, p := range paths {
+		wire = append(wire, wirePath(p))
+	}
+	slices.Sort(wire)
+	return slices.Compact(wire)
+}

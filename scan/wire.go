@@ -1,0 +1,130 @@
+package scan
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/oci"
+)
+
+// The child's end of the conversation: a line of JSON that says how it is confined, before it has read anything, and the inventory
+// as JSON once it has read a layer. Ours: one byte, the encoding, and the layer's bytes. By the time of the second the child may
+// be in the hands of whoever built the layer, so nothing in it is believed that can be checked.
+
+// decodeInventory returns the inventory of layer that a child wrote.
+func decodeInventory(answer []byte, layer oci.Digest) (gate.LayerInventory, error) {
+	if n := bytes.Count(answer, []byte{','}) + bytes.Count(answer, []byte{'{'}); n > maxOutputValues {
+		return gate.LayerInventory{}, fmt.Errorf("more than %d values", maxOutputValues)
+	}
+	d := json.NewDecoder(bytes.NewReader(answer))
+	d.DisallowUnknownFields()
+	var inv gate.LayerInventory
+	if err := d.Decode(&inv); err != nil {
+		return gate.LayerInventory{}, err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return gate.LayerInventory{}, errors.New("something follows the inventory")
+	}
+	if err := checkInventory(inv); err != nil {
+		return gate.LayerInventory{}, err
+	}
+	inv.Layer = layer
+	for i := range inv.Gaps {
+		inv.Gaps[i].Layer = layer
+	}
+	return inv, nil
+}
+
+// checkInventory reports what a child that only did its work would not have written.
+func checkInventory(inv gate.LayerInventory) error {
+	if inv.Format != gate.InventoryFormat || inv.Entries < 0 || inv.UncompressedBytes < 0 {
+		return errors.New("format or sizes out of range")
+	}
+	if inv.DiffID != "" || len(inv.Gaps) == 0 {
+		if _, err := oci.ParseDigest(inv.DiffID.String()); err != nil {
+			return fmt.Errorf("diff id: %w", err)
+		}
+	}
+	var files []string
+	packages := 0
+	for _, f := range inv.Files {
+		files = append(files, f.Path)
+		packages += len(f.Packages)
+		for _, p := range f.Packages {
+			if !packageTypes[p.Type] || p.Name == "" {
+				return fmt.Errorf("a package of type %.20q", p.Type)
+			}
+		}
+	}
+	if packages > maxPackages || len(inv.Gaps) > maxGaps+1 {
+		return errors.New("more packages or gaps than are looked for")
+	}
+	for _, g := range inv.Gaps {
+		if !slices.Contains(gate.GapKinds(), g.Kind) || len(g.Path) > maxWireQuote || len(g.Why) > 3*maxWireQuote {
+			return fmt.Errorf("a gap of kind %.20q", g.Kind)
+		}
+	}
+	for p := range inv.OSRelease {
+		if databaseAt(p) != osReleaseFile {
+			return fmt.Errorf("an os-release at %.80q", p)
+		}
+	}
+	return errors.Join(checkPaths("files", files), checkPaths("whiteouts", inv.Whiteouts), checkPaths("opaque", inv.Opaque))
+}
+
+// checkPaths reports paths that are not clean or not in order.
+func checkPaths(what string, paths []string) error {
+	for i, p := range paths {
+		if cleanPath(p) != p || i > 0 && paths[i-1] >= p {
+			return fmt.Errorf("%s: %.80q is not a clean path in order", what, p)
+		}
+	}
+	return nil
+}
+
+// wirePath returns p as it is written into an inventory. Names in a layer are bytes, JSON is Unicode: bytes that are not valid
+// UTF-8 are written as \xNN, and so that two names never become one, backslashes are doubled.
+func wirePath(p string) string {
+	if utf8.ValidString(p) && !strings.Contains(p, `\`) {
+		return p
+	}
+	var b strings.Builder
+	for i := 0; i < len(p); {
+		r, size := utf8.DecodeRuneInString(p[i:])
+		switch {
+		case r == utf8.RuneError && size == 1:
+			fmt.Fprintf(&b, `\x%02x`, p[i])
+		case r == '\\':
+			b.WriteString(`\\`)
+		default:
+			b.WriteString(p[i : i+size])
+		}
+		i += size
+	}
+	return b.String()
+}
+
+// maxWireQuote bounds what printable returns: each byte may have become four, and the mark of the cut.
+const maxWireQuote = 4*maxQuoteBytes + len("…")
+
+// printable returns s cut to maxQuoteBytes, with everything escaped that a terminal or a log could take for its own.
+func printable(s string) string {
+	cut := len(s) > maxQuoteBytes
+	if cut {
+		s = s[:maxQuoteBytes]
+	}
+	quoted := strconv.QuoteToASCII(s)
+	quoted = strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+	if cut {
+		quoted += "…"
+	}
+	return quoted
+}
