@@ -1,0 +1,274 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/spf13/viper"
+
+	"github.com/tidewaiter/tidewaiter/oci"
+	"github.com/tidewaiter/tidewaiter/policy"
+	"github.com/tidewaiter/tidewaiter/upstream"
+)
+
+// config is the configuration file. configs/tidewaiter.yaml says what each key means; keys that this version knows but cannot act on
+// are refused when they are set, never ignored.
+type config struct {
+	Listen          listenConfig
+	Storage         storageConfig
+	Redis           redisConfig
+	Upstreams       []upstreamConfig
+	DefaultUpstream string `mapstructure:"default_upstream"`
+	Hosted          []any
+	PolicyFiles     []string `mapstructure:"policy_files"`
+	TrustFiles      []string `mapstructure:"trust_files"`
+	Advisories      advisoriesConfig
+	Gate            gateConfig
+	Access          accessConfig
+	Audit           struct{ Path string }
+	Webhooks        []any
+	Log             struct{ Level, Format string }
+}
+
+type listenConfig struct {
+	Registry string
+	Admin    string
+	AdminURL string `mapstructure:"admin_url"`
+	TLS      struct {
+		Cert, Key string
+		ClientCA  string `mapstructure:"client_ca"`
+	}
+	UnsafePlaintext bool `mapstructure:"unsafe_plaintext"`
+}
+
+type storageConfig struct {
+	Filesystem struct{ Root string }
+	MaxBytes   bytesSize `mapstructure:"max_bytes"`
+	S3         map[string]any
+	GCS        map[string]any
+	Azure      map[string]any
+}
+
+type redisConfig struct {
+	URL         string
+	SealKeyFile string `mapstructure:"seal_key_file"`
+}
+
+type upstreamConfig struct {
+	Host        string
+	URL         string
+	Realms      []string
+	Credentials struct {
+		Username     string
+		PasswordFile string `mapstructure:"password_file"`
+		Helper       string
+	}
+	CAFile                 string `mapstructure:"ca_file"`
+	Allow                  []string
+	Deny                   []string
+	TagTTL                 *time.Duration `mapstructure:"tag_ttl"`
+	StaleTagsFor           time.Duration  `mapstructure:"stale_tags_for"`
+	Mirrors                []string
+	UnsafePrivateAddresses bool   `mapstructure:"unsafe_private_addresses"`
+	SignaturesIn           string `mapstructure:"signatures_in"`
+}
+
+type advisoriesConfig struct {
+	Source  string
+	Path    string
+	Refresh time.Duration
+	MaxAge  time.Duration `mapstructure:"max_age"`
+}
+
+type gateConfig struct {
+	Hold                  time.Duration
+	Platforms             []string
+	MaxImageBytes         bytesSize `mapstructure:"max_image_bytes"`
+	Workers               int
+	UnsafeUnsandboxedScan bool `mapstructure:"unsafe_unsandboxed_scan"`
+}
+
+type accessConfig struct {
+	Anonymous []struct {
+		Repositories []string
+		Actions      []string
+	}
+	Basic struct {
+		HtpasswdFile string `mapstructure:"htpasswd_file"`
+	}
+	Tokens struct {
+		KeyFile string `mapstructure:"key_file"`
+		TTL     time.Duration
+	}
+	OIDC   []any
+	Grants []any
+}
+
+// defaults are the values of keys that are not written.
+func defaults() map[string]any {
+	return map[string]any{
+		"listen.registry": "127.0.0.1:5000", "listen.admin": "127.0.0.1:5001", "listen.admin_url": "",
+		"listen.tls.cert": "", "listen.tls.key": "", "listen.tls.client_ca": "", "listen.unsafe_plaintext": false,
+		"storage.filesystem.root": "./tidewaiter-data", "storage.max_bytes": "0",
+		"redis.url": "", "redis.seal_key_file": "",
+		"default_upstream": "docker.io", "policy_files": []string{}, "trust_files": []string{},
+		"advisories.source": "", "advisories.path": "", "advisories.refresh": "6h", "advisories.max_age": "72h",
+		"gate.hold": "55s", "gate.platforms": []string{"linux/amd64", "linux/arm64"}, "gate.max_image_bytes": "20GiB",
+		"gate.workers": 0, "gate.unsafe_unsandboxed_scan": false,
+		"access.basic.htpasswd_file": "", "access.tokens.key_file": "", "access.tokens.ttl": "15m",
+		"audit.path": "", "log.level": "info", "log.format": "json",
+	}
+}
+
+// loadConfig reads file, or nothing when it is empty, lets the environment override keys, and checks the result. All problems are
+// reported at once.
+func loadConfig(file string) (*config, error) {
+	v := viper.New()
+	for key, value := range defaults() {
+		v.SetDefault(key, value)
+	}
+	v.SetEnvPrefix("TIDEWAITER")
+	v.SetEnvKeyReplacer(strings.NewReplacer(".", "_"))
+	v.AutomaticEnv()
+	if file != "" {
+		v.SetConfigFile(file)
+		v.SetConfigType("yaml")
+		if err := v.ReadInConfig(); err != nil {
+			return nil, usageError(fmt.Errorf("reading the configuration: %w", err))
+		}
+	}
+	var c config
+	hooks := mapstructure.ComposeDecodeHookFunc(decodeSize, mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(","))
+	if err := v.UnmarshalExact(&c, viper.DecodeHook(hooks)); err != nil {
+		return nil, usageError(fmt.Errorf("configuration %s: %w", file, err))
+	}
+	if err := errors.Join(c.problems()...); err != nil {
+		return nil, usageError(fmt.Errorf("configuration %s:\n%w", file, err))
+	}
+	if c.Gate.Workers == 0 {
+		c.Gate.Workers = runtime.GOMAXPROCS(0)
+	}
+	return &c, nil
+}
+
+// problems returns everything that is wrong with c as far as c alone can tell.
+func (c *config) problems() []error {
+	var found []error
+	problem := func(bad bool, format string, args ...any) {
+		if bad {
+			found = append(found, fmt.Errorf(format, args...))
+		}
+	}
+	for key, set := range c.unsupported() {
+		problem(set, "%s is not supported by this version", key)
+	}
+	problem((c.Listen.TLS.Cert == "") != (c.Listen.TLS.Key == ""), "listen.tls needs both cert and key")
+	for key, address := range map[string]string{"listen.registry": c.Listen.Registry, "listen.admin": c.Listen.Admin} {
+		_, _, err := net.SplitHostPort(address)
+		problem(err != nil, "%s: %q is not host:port", key, address)
+		exposed := err == nil && !isLoopback(address)
+		problem(exposed && c.Listen.TLS.Cert == "" && !c.Listen.UnsafePlaintext, "%s: %s is not loopback, so it needs listen.tls or listen.unsafe_plaintext: true", key, address)
+	}
+	problem(!isLoopback(c.Listen.Registry) && len(c.Access.Anonymous) == 0, "access.anonymous must say who may pull, because listen.registry is not loopback")
+	for _, a := range c.Access.Anonymous {
+		problem(!slices.Equal(a.Actions, []string{"pull"}), "access.anonymous: actions must be [pull]")
+		for _, p := range a.Repositories {
+			_, err := oci.ParseFullPattern(p)
+			problem(err != nil, "access.anonymous: %v", err)
+		}
+	}
+	problem(c.Storage.Filesystem.Root == "", "storage.filesystem.root is empty")
+	problem(c.Redis.URL != "" && c.Redis.SealKeyFile == "", "redis.url needs redis.seal_key_file")
+	problem(!oci.ValidHost(c.DefaultUpstream), "default_upstream: %q is not a host", c.DefaultUpstream)
+	problem(c.Gate.Hold <= 0, "gate.hold must be positive")
+	problem(c.Gate.Workers < 0, "gate.workers must not be negative")
+	problem(c.Advisories.MaxAge < 0, "advisories.max_age must not be negative")
+	for _, p := range c.Gate.Platforms {
+		problem(strings.Count(p, "/") != 1, "gate.platforms: %q is not os/architecture", p)
+	}
+	problem(!slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level), "log.level: %q is not debug, info, warn or error", c.Log.Level)
+	problem(!slices.Contains([]string{"json", "text"}, c.Log.Format), "log.format: %q is neither json nor text", c.Log.Format)
+	slices.SortFunc(found, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return found
+}
+
+// unsupported maps the keys this version cannot act on to whether they are set.
+func (c *config) unsupported() map[string]bool {
+	keys := map[string]bool{
+		"storage.s3": c.Storage.S3 != nil, "storage.gcs": c.Storage.GCS != nil, "storage.azure": c.Storage.Azure != nil,
+		"storage.max_bytes": c.Storage.MaxBytes != 0, "hosted": len(c.Hosted) > 0, "webhooks": len(c.Webhooks) > 0,
+		"audit.path": c.Audit.Path != "", "advisories.source": c.Advisories.Source != "", "listen.tls.client_ca": c.Listen.TLS.ClientCA != "",
+		"access.basic": c.Access.Basic.HtpasswdFile != "", "access.tokens": c.Access.Tokens.KeyFile != "",
+		"access.oidc": len(c.Access.OIDC) > 0, "access.grants": len(c.Access.Grants) > 0,
+	}
+	for _, u := range c.Upstreams {
+		if u.Credentials.Helper != "" {
+			keys["credentials.helper of upstream "+u.Host] = true
+		}
+	}
+	return keys
+}
+
+// upstreams returns the upstreams to pull from: those configured, or the well-known ones.
+func (c *config) upstreams() []upstream.Config {
+	if len(c.Upstreams) == 0 {
+		return upstream.Defaults()
+	}
+	var all []upstream.Config
+	for _, u := range c.Upstreams {
+		ttl := upstream.DefaultTagTTL
+		if u.TagTTL != nil {
+			ttl = *u.TagTTL
+		}
+		all = append(all, upstream.Config{
+			Host: u.Host, URL: u.URL, Realms: u.Realms, Username: u.Credentials.Username, PasswordFile: u.Credentials.PasswordFile,
+			CAFile: u.CAFile, Allow: u.Allow, Deny: u.Deny, TagTTL: ttl, StaleTagsFor: u.StaleTagsFor, Mirrors: u.Mirrors,
+			UnsafePrivateAddresses: u.UnsafePrivateAddresses, SignaturesIn: u.SignaturesIn,
+		})
+	}
+	return all
+}
+
+// unsafe returns the unsafe options that are on, for the log.
+func (c *config) unsafe() []string {
+	var on []string
+	if c.Listen.UnsafePlaintext {
+		on = append(on, "listen.unsafe_plaintext")
+	}
+	if c.Gate.UnsafeUnsandboxedScan {
+		on = append(on, "gate.unsafe_unsandboxed_scan")
+	}
+	for _, u := range c.Upstreams {
+		if u.UnsafePrivateAddresses {
+			on = append(on, "unsafe_private_addresses of "+u.Host)
+		}
+	}
+	return on
+}
+
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// bytesSize is a number of bytes, written as a number or with a unit: "20GiB".
+type bytesSize int64
+
+func decodeSize(_, to reflect.Type, data any) (any, error) {
+	if to != reflect.TypeFor[bytesSize]() {
+		return data, nil
+	}
+	n, err := policy.ParseBytes(fmt.Sprint(data))
+	return bytesSize(n), err
+}

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
+
+	"github.com/tidewaiter/tidewaiter/cache"
+	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/ledger"
+	"github.com/tidewaiter/tidewaiter/oci"
+	"github.com/tidewaiter/tidewaiter/policy"
+	"github.com/tidewaiter/tidewaiter/quarantine"
+	"github.com/tidewaiter/tidewaiter/scan"
+	"github.com/tidewaiter/tidewaiter/seal"
+	"github.com/tidewaiter/tidewaiter/signing"
+	"github.com/tidewaiter/tidewaiter/upstream"
+)
+
+// storageThreads bounds the opens and stats the storage driver has under way; transfers are not bounded by it.
+const storageThreads = 100
+
+// instance is the gate with everything around it, whoever it then works for: a server, a single check, the demo.
+type instance struct {
+	config     *config
+	log        *slog.Logger
+	meters     *meters
+	policies   *policy.Files
+	advisories *scan.Advisories
+	layers     *scan.Layers
+	ledger     *ledger.Ledger
+	verdicts   *cache.Verdicts
+	upstreams  *upstream.Registries
+	quarantine *quarantine.Quarantine
+	gate       *gate.Gate
+	closers    []func() error // in the order of opening
+}
+
+// openInstance opens, in this order: what is decided by, where things are kept, where they come from, what examines them, and the
+// gate that joins it all. Whoever gets an instance closes it.
+func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance, err error) {
+	in := &instance{config: c, log: log, meters: newMeters()} // not a named result: those that return nil would close that
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, in.close())
+		}
+	}()
+
+	// What is decided by.
+	if in.policies, err = policy.Open(ctx, c.PolicyFiles, c.TrustFiles, time.Now, log); err != nil {
+		return nil, usageError(err)
+	}
+	if in.advisories, err = scan.OpenAdvisories(ctx, c.Advisories.Path, c.Advisories.MaxAge, time.Now); err != nil {
+		return nil, err
+	}
+	in.closers = append(in.closers, in.advisories.Close)
+
+	// Where things are kept.
+	root, err := filepath.Abs(c.Storage.Filesystem.Root)
+	if err != nil {
+		return nil, err
+	}
+	driver := filesystem.New(filesystem.DriverParameters{RootDirectory: root, MaxThreads: storageThreads})
+	key, err := openSealKey(c, root)
+	if err != nil {
+		return nil, err
+	}
+	in.ledger = ledger.New(driver, key, log, time.Now)
+	if in.verdicts, err = cache.New(cache.Options{RedisURL: c.Redis.URL, Key: key, Logger: log}); err != nil {
+		return nil, err
+	}
+	in.closers = append(in.closers, in.verdicts.Close)
+
+	// Where they come from.
+	in.upstreams, err = upstream.New(c.upstreams(), upstream.Options{UserAgent: "tidewaiter/" + version, Log: log, Observe: in.meters.exchange})
+	if err != nil {
+		return nil, usageError(err)
+	}
+	in.closers = append(in.closers, func() error { in.upstreams.Close(); return nil })
+	in.quarantine, err = quarantine.New(in.upstreams, driver, root, filepath.Join(root, "tidewaiter", "spool"), log)
+	if err != nil {
+		return nil, err
+	}
+	in.closers = append(in.closers, in.quarantine.Close)
+
+	// What examines them.
+	in.layers, err = scan.NewLayers(scan.Options{Workers: c.Gate.Workers, UnsafeUnsandboxed: c.Gate.UnsafeUnsandboxedScan, Logger: log})
+	if err != nil {
+		return nil, err
+	}
+	in.closers = append(in.closers, in.layers.Close)
+	aliases, revision := signerAliases(c.upstreams())
+	verifier, err := signing.New(signing.Options{
+		Registry: in.upstreams, Roots: in.policies.Roots, SignaturesIn: in.upstreams.SignaturesIn, ReferenceAliases: aliases, Revision: revision,
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	in.gate = gate.New(gate.Options{
+		Bytes: in.quarantine, Releases: in.quarantine, Scanner: in.layers, Advisories: in.advisories, Signatures: verifier,
+		Policies: in.policies, Verdicts: in.verdicts, Inventories: in.ledger, Records: in.ledger,
+		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.meters.verdict,
+		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,
+	})
+	in.closers = append(in.closers, func() error { in.gate.Close(); return nil })
+	return in, nil
+}
+
+// close shuts down in the reverse order of opening.
+func (in *instance) close() error {
+	var errs []error
+	for _, closer := range slices.Backward(in.closers) {
+		errs = append(errs, closer())
+	}
+	return errors.Join(errs...)
+}
+
+// ready returns why requests cannot be served: the storage takes no writes, or nothing of what it should decide by is there.
+func (in *instance) ready(context.Context) error {
+	f, err := os.CreateTemp(in.config.Storage.Filesystem.Root, ".ready-")
+	if err != nil {
+		return errors.New("the storage takes no writes")
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
+// reload reads policies, trust and advisories again. What is bad stays as it was; the log says so.
+func (in *instance) reload(ctx context.Context) {
+	if err := in.policies.Reload(ctx); err != nil {
+		in.log.ErrorContext(ctx, "the policies stay as they were", "err", err)
+	}
+	in.reloadAdvisories(ctx)
+}
+
+func (in *instance) reloadAdvisories(ctx context.Context) {
+	changed, err := in.advisories.Reload(ctx)
+	if err != nil {
+		in.log.ErrorContext(ctx, "the advisories stay as they were", "err", err)
+	}
+	if changed {
+		in.log.InfoContext(ctx, "advisories replaced", "snapshot", in.advisories.Snapshot().ID)
+	}
+}
+
+// openSealKey returns the key records and remembered verdicts are sealed with: the one configured, or one that lies beside the
+// storage, which guards against accidents and not against whoever can write there.
+func openSealKey(c *config, root string) (seal.Key, error) {
+	if c.Redis.SealKeyFile != "" {
+		return seal.LoadKey(c.Redis.SealKeyFile)
+	}
+	if err := os.MkdirAll(root, 0o750); err != nil {
+		return seal.Key{}, err
+	}
+	return seal.CreateKey(filepath.Join(root, "seal.key"))
+}
+
+// signerAliases returns the further names by which signers know repositories, those of the hosts behind an upstream's name, and a
+// revision of them.
+func signerAliases(upstreams []upstream.Config) (func(oci.Repository) []string, string) {
+	hosts := map[string][]string{}
+	h := sha256.New()
+	for _, u := range upstreams {
+		_, _ = fmt.Fprintf(h, "%q %q", u.Host, u.SignaturesIn) // a hash never fails
+		for _, raw := range append([]string{u.URL}, u.Mirrors...) {
+			if parsed, err := url.Parse(raw); err == nil && parsed.Host != "" && parsed.Host != u.Host {
+				hosts[u.Host] = append(hosts[u.Host], parsed.Host)
+				_, _ = fmt.Fprintf(h, " %q", parsed.Host)
+			}
+		}
+	}
+	return func(repo oci.Repository) []string {
+		var names []string
+		for _, host := range hosts[repo.Upstream] {
+			names = append(names, host+"/"+repo.Path)
+		}
+		return names
+	}, hex.EncodeToString(h.Sum(nil))
+}
+
+// resolver is the upstreams as the proxy and the console ask them: for what clients may see.
+type resolver struct {
+	*upstream.Registries
+	pullable []oci.Pattern // who asks without a name may pull these
+}
+
+// Allowed returns nil if clients may ask for repo.
+func (r resolver) Allowed(repo oci.Repository) error {
+	name := repo.String()
+	if !slices.ContainsFunc(r.pullable, func(p oci.Pattern) bool { return p.Match(name) }) {
+		return &oci.Error{Code: oci.CodeDenied, Message: name + " is not among what access.anonymous lets be pulled"}
+	}
+	return r.Registries.Allowed(repo)
+}
+
+// Resolve returns the descriptor of reference.
+func (r resolver) Resolve(ctx context.Context, repo oci.Repository, reference string) (oci.Descriptor, bool, error) {
+	found, err := r.Registries.Resolve(ctx, repo, reference)
+	return found.Descriptor, found.Stale, err
+}
+
+// resolver returns the upstreams as clients may ask them.
+func (in *instance) resolver() (resolver, error) {
+	r := resolver{Registries: in.upstreams}
+	patterns := []string{"**"} // the default, which only loopback has
+	if len(in.config.Access.Anonymous) > 0 {
+		patterns = nil
+	}
+	for _, a := range in.config.Access.Anonymous {
+		patterns = append(patterns, a.Repositories...)
+	}
+	for _, s := range patterns {
+		p, err := oci.ParseFullPattern(s)
+		if err != nil {
+			return resolver{}, err
+		}
+		r.pullable = append(r.pullable, p)
+	}
+	return r, nil
+}
+
+// newLogger returns the logger the configuration asks for. Its levels and formats were checked when it was read.
+func newLogger(w io.Writer, level, format string) *slog.Logger {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		l = slog.LevelInfo
+	}
+	o := &slog.HandlerOptions{Level: l}
+	if format == "text" {
+		return slog.New(slog.NewTextHandler(w, o))
+	}
+	return slog.New(slog.NewJSONHandler(w, o))
+}

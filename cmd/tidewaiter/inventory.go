@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/oci"
+)
+
+// imageInventory is what the command prints.
+type imageInventory struct {
+	Repository string     `json:"repository"`
+	Digest     oci.Digest `json:"digest"`
+	gate.Inventory
+}
+
+func newInventory(inv *invocation) *cobra.Command {
+	platform := ""
+	cmd := &cobra.Command{
+		Use:   "inventory REF",
+		Short: "List the packages of an image",
+		Long: `List the packages of an image, from its upstream, whatever the policy says of it. Layers read before, by any command or the proxy over
+the same storage, are not read again. What could not be examined is listed as gaps.`,
+		Example: "  tidewaiter inventory docker.io/library/nginx:1.27 --platform linux/arm64 -o json",
+		Args:    exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return inv.withInstance(cmd.Context(), func(ctx context.Context, in *instance) error {
+				found, err := in.inventory(ctx, args[0], platform)
+				if err != nil {
+					return err
+				}
+				return inv.print(found, func(w io.Writer) error { return printInventory(w, found) })
+			})
+		},
+	}
+	cmd.Flags().StringVar(&platform, "platform", "linux/amd64", "which image of an index, os/architecture")
+	inv.withConfig(cmd)
+	inv.withOutput(cmd)
+	inv.withQuiet(cmd)
+	return cmd
+}
+
+func (in *instance) inventory(ctx context.Context, reference, platform string) (imageInventory, error) {
+	c, err := in.resolve(ctx, reference)
+	if err != nil {
+		return imageInventory{}, err
+	}
+	held, err := in.quarantine.Hold(ctx, c)
+	if err != nil {
+		return imageInventory{}, fmt.Errorf("holding %s: %w", c, err)
+	}
+	if held.Manifest.IsIndex() {
+		children, err := in.children(ctx, c, []string{platform})
+		if err != nil {
+			return imageInventory{}, err
+		}
+		if len(children) == 0 {
+			return imageInventory{}, usageError(fmt.Errorf("%s has no image for %s", reference, platform))
+		}
+		c = children[0]
+	}
+	found, err := in.gate.Inventory(ctx, c)
+	if err != nil {
+		return imageInventory{}, fmt.Errorf("reading %s: %w", c, err)
+	}
+	return imageInventory{Repository: c.Repository.String(), Digest: c.Digest, Inventory: found}, nil
+}
+
+func printInventory(w io.Writer, found imageInventory) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintf(table, "# %s@%s\n# %s %s, %d packages\nTYPE\tNAME\tVERSION\tFOUND IN\n", // errors come with Flush
+		found.Repository, found.Digest, found.OS.ID, found.OS.Version, len(found.Packages))
+	for _, p := range found.Packages {
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", p.Type, p.Name, p.Version, p.Path)
+	}
+	for _, g := range found.Gaps {
+		_, _ = fmt.Fprintf(table, "gap\t%s\t%s\t%s\n", g.Kind, g.Why, g.Path)
+	}
+	return table.Flush()
+}

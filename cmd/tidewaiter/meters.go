@@ -1,0 +1,103 @@
+package main
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/upstream"
+)
+
+// meters turn what components report into metrics. Every label is from a closed set: a step, a decision, a rule, a kind, an outcome,
+// or the host of a configured upstream.
+type meters struct {
+	registry  *prometheus.Registry
+	steps     *prometheus.HistogramVec
+	failures  *prometheus.CounterVec
+	verdicts  *prometheus.CounterVec
+	reasons   *prometheus.CounterVec
+	exchanges *prometheus.CounterVec
+	received  *prometheus.CounterVec
+}
+
+func newMeters() *meters {
+	m := &meters{
+		registry: prometheus.NewRegistry(),
+		steps: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "tidewaiter_judging_step_duration_seconds", Help: "Time each step of a judging took.",
+			Buckets: []float64{.001, .005, .025, .1, .5, 1, 5, 15, 60, 300},
+		}, []string{"step"}),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidewaiter_judging_failures_total", Help: "Judgings that came to no verdict, by the step that failed.",
+		}, []string{"step"}),
+		verdicts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidewaiter_verdicts_total", Help: "Verdicts made, by decision.",
+		}, []string{"decision"}),
+		reasons: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidewaiter_denials_total", Help: "Denials, by rule; one with reasons of several rules counts once for each.",
+		}, []string{"rule"}),
+		exchanges: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidewaiter_upstream_requests_total", Help: "Requests to upstreams, by upstream, kind and outcome.",
+		}, []string{"upstream", "kind", "outcome"}),
+		received: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidewaiter_upstream_received_bytes_total", Help: "Bytes of content read from upstreams.",
+		}, []string{"upstream", "kind"}),
+	}
+	m.registry.MustRegister(m.steps, m.failures, m.verdicts, m.reasons, m.exchanges, m.received,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *meters) step(step string, took time.Duration, err error) {
+	m.steps.WithLabelValues(step).Observe(took.Seconds())
+	if err != nil {
+		m.failures.WithLabelValues(step).Inc()
+	}
+}
+
+func (m *meters) verdict(v gate.Verdict) {
+	m.verdicts.WithLabelValues(v.Decision.String()).Inc()
+	counted := map[gate.Rule]bool{}
+	for _, r := range v.Reasons {
+		if !counted[r.Rule] {
+			counted[r.Rule] = true
+			m.reasons.WithLabelValues(string(r.Rule)).Inc()
+		}
+	}
+}
+
+func (m *meters) exchange(e upstream.Event) {
+	m.exchanges.WithLabelValues(e.Upstream, string(e.Kind), string(e.Outcome)).Inc()
+	m.received.WithLabelValues(e.Upstream, string(e.Kind)).Add(float64(e.Bytes))
+}
+
+// watch registers what components count by themselves.
+func (m *meters) watch(in *instance, served ...prometheus.Collector) {
+	count := func(name, help string, value func() uint64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
+	}
+	m.registry.MustRegister(served...)
+	m.registry.MustRegister(
+		count("tidewaiter_verdict_cache_hits_total", "Verdicts remembered in process.", func() uint64 { return in.verdicts.Stats().Hits }),
+		count("tidewaiter_verdict_cache_redis_hits_total", "Verdicts remembered in Redis.", func() uint64 { return in.verdicts.Stats().RedisHits }),
+		count("tidewaiter_verdict_cache_misses_total", "Verdicts not remembered.", func() uint64 { return in.verdicts.Stats().Misses }),
+		count("tidewaiter_redis_tampered_total", "Values in Redis that were not sealed by us for their key, and were ignored.", func() uint64 { return in.verdicts.Stats().Tampered }),
+		count("tidewaiter_redis_errors_total", "Calls Redis did not answer as it should.", func() uint64 { return in.verdicts.Stats().RedisErrors }),
+		count("tidewaiter_ledger_broken_verdicts_total", "Recorded verdicts that were not believed.", func() uint64 { return in.ledger.Stats().BrokenVerdicts }),
+		count("tidewaiter_ledger_broken_inventories_total", "Recorded inventories that were not believed.", func() uint64 { return in.ledger.Stats().BrokenInventories }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tidewaiter_advisories_updated_timestamp_seconds", Help: "When the advisory data in use was built; 0 for none.",
+		}, func() float64 {
+			if at := in.advisories.Snapshot().UpdatedAt; !at.IsZero() {
+				return float64(at.Unix())
+			}
+			return 0
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tidewaiter_scan_sandbox_info", Help: "1, labelled with the sandbox layers are read in.",
+			ConstLabels: prometheus.Labels{"sandbox": in.layers.Sandbox()},
+		}, func() float64 { return 1 }),
+	)
+}
