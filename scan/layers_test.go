@@ -173,7 +173,7 @@ func TestChildThatFailsIsAGap(t *testing.T) {
 		{"impostor-refusing", gate.GapScanner},
 		{"impostor-lying", gate.GapScanner},
 		{"impostor-lingering", gate.GapScanner},
-		{"impostor-hanging", gate.GapLimit},
+		{"impostor-hanging", gate.GapScanner},
 		{"impostor-flooding", gate.GapLimit},
 		{"impostor-hungry", gate.GapLimit},
 	} {

@@ -56,8 +56,8 @@ const (
 	helloTimeout = 30 * time.Second
 	// busyTimeout is how long it may keep us waiting, not counting the time it waits for us: 32 GiB at a tenth of one core's speed.
 	busyTimeout = 15 * time.Minute
-	// maxCPUSeconds bounds its processor time, over all threads.
-	maxCPUSeconds = 1200
+	// maxCPUSeconds bounds its processor time, over all threads: four times what 32 GiB take.
+	maxCPUSeconds = 600
 	// softMemoryBytes is where its garbage collector starts to work hard: a file, an unpacked archive, and what reading them leaves.
 	softMemoryBytes = 3 << 29
 	// maxMemoryBytes bounds the writable memory it takes on top of what it starts with, maxAddressBytes its address space.

@@ -238,7 +238,8 @@ func (a reply) inventory(layer oci.Digest) (gate.LayerInventory, *gate.Gap) {
 	case a.flooded:
 		return gap(gate.GapLimit, "there is more in the layer than fits an inventory of %d bytes", maxOutputBytes)
 	case a.late:
-		return gap(gate.GapLimit, "reading the layer takes longer than %s", busyTimeout)
+		// No fact of the layer, as a limit would be, but of how busy this machine is. What only burns time meets maxCPUSeconds first.
+		return gap(gate.GapScanner, "the process that reads layers took longer than %s", busyTimeout)
 	case a.state.Success():
 		inv, err := decodeInventory(a.answer, layer)
 		if err != nil {
