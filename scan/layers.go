@@ -1,6 +1,7 @@
 package scan
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -119,9 +120,14 @@ func (l *Layers) ReadLayer(ctx context.Context, layer oci.Descriptor, r io.Reade
 }
 
 func (l *Layers) readLayer(ctx context.Context, layer oci.Descriptor, r io.Reader) (gate.LayerInventory, error) {
-	enc, gap := encodingOf(layer.MediaType)
+	buffered := bufio.NewReaderSize(r, chunkBytes)
+	head, err := buffered.Peek(magicBytes)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return gate.LayerInventory{}, err
+	}
+	enc, gap := encodingOf(head)
 	if gap != nil {
-		if err := drain(ctx, r, make([]byte, chunkBytes)); err != nil {
+		if err := drain(ctx, buffered, make([]byte, chunkBytes)); err != nil {
 			return gate.LayerInventory{}, err
 		}
 		return unread(layer.Digest, *gap), nil
@@ -134,7 +140,7 @@ func (l *Layers) readLayer(ctx context.Context, layer oci.Descriptor, r io.Reade
 	if err != nil {
 		return gate.LayerInventory{}, err
 	}
-	a, err := c.ask(ctx, enc, r)
+	a, err := c.ask(ctx, enc, buffered)
 	if err != nil {
 		return gate.LayerInventory{}, err
 	}
@@ -144,6 +150,7 @@ func (l *Layers) readLayer(ctx context.Context, layer oci.Descriptor, r io.Reade
 			"state", a.state.String(), "complaint", printable(a.complaint))
 		return unread(layer.Digest, *gap), nil
 	}
+	inv.Compression = compressionNames[enc]
 	return inv, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/oci"
@@ -50,21 +51,21 @@ func TestReadLayerOfEveryEncoding(t *testing.T) {
 	l := startLayers(t, Options{Workers: 2})
 	plain := tarball(t, regular("var/lib/dpkg/status", statusTwoPackages))
 	for _, tt := range []struct {
-		name, mediaType string
-		layer           []byte
+		compression, mediaType string
+		layer                  []byte
 	}{
-		{"plain", typeTar, plain},
-		{"gzip", typeGzip, gzipped(t, plain)},
-		{"zstd", typeZstd, zstded(t, plain)},
+		{gate.CompressionNone, typeTar, plain},
+		{gate.CompressionGzip, typeGzip, gzipped(t, plain)},
+		{gate.CompressionZstd, typeZstd, zstded(t, plain)},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
+		t.Run(tt.compression, func(t *testing.T) {
 			desc := descriptor(tt.mediaType, tt.layer)
 			got, err := l.ReadLayer(t.Context(), desc, bytes.NewReader(tt.layer))
 			if err != nil {
 				t.Fatal(err)
 			}
 			want := gate.LayerInventory{
-				Format: gate.InventoryFormat, Layer: desc.Digest, DiffID: oci.FromBytes(plain), UncompressedBytes: int64(len(plain)), Entries: 1,
+				Format: gate.InventoryFormat, Layer: desc.Digest, Compression: tt.compression, DiffID: oci.FromBytes(plain), UncompressedBytes: int64(len(plain)), Entries: 1,
 				Files: []gate.FileInventory{{Path: "var/lib/dpkg/status", Packages: packagesTwo}},
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -74,56 +75,44 @@ func TestReadLayerOfEveryEncoding(t *testing.T) {
 	}
 }
 
-func TestReadLayerByMediaType(t *testing.T) {
+func TestReadLayerGoesByTheBytes(t *testing.T) {
 	l := startLayers(t, Options{Workers: 2})
 	plain := tarball(t, regular("package.json", lodash))
-	unknown, encrypted, unreadable := []gate.GapKind{gate.GapUnknownMediaType}, []gate.GapKind{gate.GapEncryptedLayer}, []gate.GapKind{gate.GapUnreadableLayer}
-	for _, tt := range []struct {
-		mediaType string
-		layer     []byte
-		want      []gate.GapKind
+	for name, tt := range map[string]struct {
+		layer       []byte
+		compression string
+		want        []gate.GapKind
 	}{
-		{"application/vnd.oci.image.layer.v1.tar", plain, nil},
-		{"application/vnd.oci.image.layer.v1.tar+gzip", gzipped(t, plain), nil},
-		{"application/vnd.oci.image.layer.v1.tar+zstd", zstded(t, plain), nil},
-		{"application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", gzipped(t, plain), nil},
-		{"application/vnd.docker.image.rootfs.diff.tar", plain, nil},
-		{"application/vnd.docker.image.rootfs.diff.tar.gzip", gzipped(t, plain), nil},
-		{"application/vnd.docker.image.rootfs.diff.tar.zstd", zstded(t, plain), nil},
-		{"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", gzipped(t, plain), nil},
-		{"application/vnd.cncf.helm.chart.content.v1.tar+gzip", gzipped(t, plain), nil},
-		{"application/vnd.oci.image.layer.v1.tar+gzip+encrypted", plain, encrypted},
-		{"application/vnd.oci.image.layer.v1.tar+encrypted", plain, encrypted},
-		{"application/vnd.oci.image.layer.v1.tar+xz", plain, unknown},
-		{"application/vnd.wasm.content.layer.v1+wasm", plain, unknown},
-		{"application/vnd.in-toto+json", plain, unknown},
-		{"application/nottar", plain, unknown},
-		{"tar", plain, unknown},
-		{"", plain, unknown},
-		{"application/vnd.oci.image.layer.v1.tar+gzip", zstded(t, plain), unreadable},
-		{"application/vnd.oci.image.layer.v1.tar", gzipped(t, plain), unreadable},
+		"a plain tar": {plain, gate.CompressionNone, nil},
+		"gzip":        {gzipped(t, plain), gate.CompressionGzip, nil},
+		"zstd":        {zstded(t, plain), gate.CompressionZstd, nil},
+		"xz":          {append([]byte("\xfd7zXZ\x00"), plain...), "", []gate.GapKind{gate.GapUnreadableLayer}},
+		"bzip2":       {append([]byte("BZh91AY"), plain...), "", []gate.GapKind{gate.GapUnreadableLayer}},
+		"nothing":     {nil, gate.CompressionNone, []gate.GapKind{}},
 	} {
-		t.Run(tt.mediaType, func(t *testing.T) {
-			r := &countedReader{r: bytes.NewReader(tt.layer)}
-			got, err := l.ReadLayer(t.Context(), descriptor(tt.mediaType, tt.layer), r)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(tt.want, gapKinds(got.Gaps)); diff != "" {
-				t.Errorf("gaps (-want +got):\n%s\n%v", diff, got.Gaps)
-			}
-			if len(tt.want) == 0 && len(got.Files) != 1 || len(tt.want) > 0 && len(got.Files) != 0 {
-				t.Errorf("files %v beside gaps %v", got.Files, got.Gaps)
-			}
-			for _, g := range got.Gaps {
-				if g.Layer != oci.FromBytes(tt.layer) {
-					t.Errorf("a gap of layer %q", g.Layer)
+		for _, mediaType := range []string{typeTar, typeGzip, typeZstd, "application/vnd.wasm.content.layer.v1+wasm", ""} {
+			t.Run(name+" called "+mediaType, func(t *testing.T) {
+				r := &countedReader{r: bytes.NewReader(tt.layer)}
+				got, err := l.ReadLayer(t.Context(), descriptor(mediaType, tt.layer), r)
+				if err != nil {
+					t.Fatal(err)
 				}
-			}
-			if !r.ended {
-				t.Error("the layer was not read to its end")
-			}
-		})
+				if diff := cmp.Diff(gapKinds(got.Gaps), tt.want, cmpopts.EquateEmpty()); diff != "" || got.Compression != tt.compression {
+					t.Errorf("compression %q, want %q; gaps, got/want:\n%s\n%v", got.Compression, tt.compression, diff, got.Gaps)
+				}
+				if (len(got.Files) == 1) != (len(tt.want) == 0 && len(tt.layer) > 0) {
+					t.Errorf("files %v beside gaps %v", got.Files, got.Gaps)
+				}
+				for _, g := range got.Gaps {
+					if g.Layer != oci.FromBytes(tt.layer) {
+						t.Errorf("a gap of layer %q", g.Layer)
+					}
+				}
+				if !r.ended {
+					t.Error("the layer was not read to its end")
+				}
+			})
+		}
 	}
 }
 

@@ -6,13 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/tidewaiter/tidewaiter/gate"
-	"github.com/tidewaiter/tidewaiter/oci"
 )
 
 // encoding is how a layer's tar stream is compressed. Its value travels to the process that reads the layer.
@@ -24,32 +22,22 @@ const (
 	encodingZstd  encoding = 'z'
 )
 
-// compressions are the suffixes of media types: OCI writes "+gzip", Docker ".gzip".
-var compressions = []struct {
-	suffix   string
-	encoding encoding
-}{
-	{"+gzip", encodingGzip}, {".gzip", encodingGzip},
-	{"+zstd", encodingZstd}, {".zstd", encodingZstd},
-	{"", encodingPlain},
+// encodings maps what a layer's first bytes tell to how it is read. Runtimes know no others.
+var encodings = map[string]encoding{"": encodingPlain, "gzip": encodingGzip, "zstd": encodingZstd}
+
+// compressionNames are the encodings as inventories name them.
+var compressionNames = map[encoding]string{
+	encodingPlain: gate.CompressionNone, encodingGzip: gate.CompressionGzip, encodingZstd: gate.CompressionZstd,
 }
 
-// encodingOf returns how a layer of mediaType is to be read, or a gap when it cannot be. Every type that says it is a tar is
-// read: images' layers, the foreign and non-distributable ones whose bytes we were given all the same, charts.
-func encodingOf(mediaType string) (encoding, *gate.Gap) {
-	name := oci.BaseMediaType(mediaType)
-	if strings.HasSuffix(name, "+encrypted") {
-		return 0, &gate.Gap{Kind: gate.GapEncryptedLayer, Why: "the layer is encrypted"}
+// encodingOf returns how a layer that begins with head is to be read, or a gap when it cannot be. What a manifest calls the layer
+// plays no part: an inventory is of the bytes, whoever lists them and as whatever. Whether the two agree is for the gate to say.
+func encodingOf(head []byte) (encoding, *gate.Gap) {
+	found := sniff(head)
+	if enc, ok := encodings[found]; ok {
+		return enc, nil
 	}
-	for _, c := range compressions {
-		if tar, ok := strings.CutSuffix(name, c.suffix); ok && (strings.HasSuffix(tar, ".tar") || strings.HasSuffix(tar, "/tar")) {
-			return c.encoding, nil
-		}
-	}
-	return 0, &gate.Gap{
-		Kind: gate.GapUnknownMediaType,
-		Why:  fmt.Sprintf("layers of type %q are not looked into", printable(mediaType)),
-	}
+	return 0, &gate.Gap{Kind: gate.GapUnreadableLayer, Why: "it begins like " + found + ", which no runtime unpacks"}
 }
 
 // magics are the first bytes of what runtimes decompress, whatever the media type says.
@@ -61,6 +49,9 @@ var magics = map[string][][]byte{
 }
 
 var encodingNames = map[encoding]string{encodingPlain: "", encodingGzip: "gzip", encodingZstd: "zstd"}
+
+// magicBytes is the length of the longest of magics.
+const magicBytes = 6
 
 // sniff returns the compression head begins with, or "". A zstd stream may begin with a skippable frame.
 func sniff(head []byte) string {
@@ -77,15 +68,14 @@ func sniff(head []byte) string {
 	return ""
 }
 
-// decoder returns the tar stream of src. Runtimes go by the first bytes and we by the media type, so where the two disagree we
-// would read something else than is run, and refuse.
+// decoder returns the tar stream of src, which must begin as enc says.
 func decoder(src io.Reader, enc encoding) (io.Reader, error) {
 	announced, known := encodingNames[enc]
 	if !known {
 		return nil, fmt.Errorf("encoding %d is not known", enc)
 	}
 	buffered := bufio.NewReaderSize(src, chunkBytes)
-	head, err := buffered.Peek(6)
+	head, err := buffered.Peek(magicBytes)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
