@@ -50,16 +50,20 @@ func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 	reasons = append(reasons, imageReasons(p, e.Manifest)...)
 	reasons = append(reasons, signatureReasons(p, e, now)...)
 	reasons = append(reasons, findingReasons(p, e, now, &v)...)
+	reasons = append(reasons, secretReasons(p, e)...)
 	reasons = append(reasons, gapReasons(p, e)...)
 	reasons = sorted(reasons)
 	reasons, v.Waived = waive(set.Waivers, e.Candidate, reasons, now, &v)
+	if p.Secrets != nil && p.Secrets.Warn {
+		reasons, v.Warnings = split(reasons, RuleSecrets)
+	}
 
 	switch {
 	case p.needsLayers(e) && !e.Examined:
 		v.Complete = false
 		v.Reasons = append(reasons, Reason{Rule: RuleUnexamined, Message: "its layers have not been examined"})
 	case p.Mode == Warn:
-		v.Warnings, v.Decision = reasons, Allow
+		v.Warnings, v.Decision = sorted(append(reasons, v.Warnings...)), Allow
 	case len(reasons) == 0:
 		v.Decision = Allow
 	default:
@@ -181,6 +185,29 @@ func (r VulnerabilityRule) denies(f Finding, now time.Time, v *Verdict) (Rule, b
 		return "", false
 	}
 	return RuleVulnerabilities, true
+}
+
+func secretReasons(p Policy, e Evidence) []Reason {
+	if p.Secrets == nil {
+		return nil
+	}
+	var reasons []Reason
+	for _, s := range e.Inventory.Secrets {
+		reasons = append(reasons, Reason{Rule: RuleSecrets, Message: fmt.Sprintf("a secret, %s, in %s of layer %s", s.Kind, s.Path, short(s.Layer))})
+	}
+	return reasons
+}
+
+// split takes the reasons of one rule out of reasons.
+func split(reasons []Reason, rule Rule) (others, of []Reason) {
+	for _, r := range reasons {
+		if r.Rule == rule {
+			of = append(of, r)
+		} else {
+			others = append(others, r)
+		}
+	}
+	return others, of
 }
 
 func gapReasons(p Policy, e Evidence) []Reason {

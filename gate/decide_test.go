@@ -173,6 +173,17 @@ func TestDecide(t *testing.T) {
 		"denies children with urls": {change{evidence: func(e *gate.Evidence) {
 			e.Manifest = oci.Manifest{MediaType: oci.MediaTypeIndex, Manifests: []oci.Descriptor{{Digest: digestOf("child"), URLs: []string{"https://elsewhere.test/"}}}}
 		}}, []gate.Rule{gate.RuleForeignLayers}},
+		"denies secrets when the policy looks for them": {change{
+			policy:   func(p *gate.Policy) { p.Secrets = &gate.SecretRule{} },
+			evidence: func(e *gate.Evidence) { e.Inventory.Secrets = []gate.Secret{{Kind: "private key", Path: "key.pem"}} },
+		}, []gate.Rule{gate.RuleSecrets}},
+		"a policy that does not look for secrets admits them": {change: change{
+			evidence: func(e *gate.Evidence) { e.Inventory.Secrets = []gate.Secret{{Kind: "private key", Path: "key.pem"}} },
+		}},
+		"a policy that looks for secrets alone needs the layers": {change{
+			policy:   func(p *gate.Policy) { p.Vulnerabilities, p.Secrets = nil, &gate.SecretRule{Warn: true} },
+			evidence: func(e *gate.Evidence) { e.Examined = false },
+		}, []gate.Rule{gate.RuleUnexamined}},
 		"a waiver sets aside the finding it names": {change: change{evidence: find(log4j), waivers: []gate.Waiver{
 			{Vulnerability: "CVE-2021-44228", Package: "maven/org.apache.logging.log4j:log4j-core", Repositories: []oci.Pattern{pattern(t, "docker.io/**")}, Until: noon.Add(time.Hour)},
 		}}},
@@ -217,6 +228,21 @@ func TestWarnModeAdmitsAndSaysWhatItWouldDeny(t *testing.T) {
 	v := gate.Decide(&gate.PolicySet{Policies: []gate.Policy{p}}, e, noon)
 	if !v.Allowed() || len(v.Reasons) != 0 || v.WarningSummary() != "strict: unsigned: no signature by release or ci" {
 		t.Errorf("got %s, reasons %v, warnings %q", v.Decision, v.Reasons, v.WarningSummary())
+	}
+}
+
+func TestSecretsThatOnlyWarn(t *testing.T) {
+	p, e := strict(t), clean()
+	p.Secrets = &gate.SecretRule{Warn: true}
+	e.Inventory.Secrets = []gate.Secret{{Kind: "private key", Path: "key.pem", Layer: digestOf("layer")}}
+	v := gate.Decide(&gate.PolicySet{Policies: []gate.Policy{p}}, e, noon)
+	if !v.Allowed() || len(v.Warnings) != 1 || v.Warnings[0].Rule != gate.RuleSecrets {
+		t.Errorf("got %s, warnings %q", v.Decision, v.WarningSummary())
+	}
+	e.Signatures = nil
+	v = gate.Decide(&gate.PolicySet{Policies: []gate.Policy{p}}, e, noon)
+	if v.Allowed() || len(v.Reasons) != 1 || v.Reasons[0].Rule != gate.RuleSignatures {
+		t.Errorf("unsigned besides: got %s (%s)", v.Decision, v.Summary())
 	}
 }
 

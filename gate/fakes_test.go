@@ -31,6 +31,7 @@ type world struct {
 	held       map[gate.Candidate]oci.Content
 	blobs      map[oci.Digest][]byte
 	packages   map[oci.Digest][]gate.Package // by layer
+	secrets    map[oci.Digest][]gate.Secret  // by layer
 	scanned    map[oci.Digest]gate.LayerInventory
 	findings   []gate.Finding
 	signatures map[gate.Candidate]gate.SignatureEvidence
@@ -51,6 +52,7 @@ func newWorld(t testing.TB) *world {
 	return &world{
 		t: t, set: &gate.PolicySet{Policies: []gate.Policy{strict(t)}, Revision: "p1"}, snap: gate.Snapshot{ID: "s1"}, roots: "r1", now: noon,
 		held: map[gate.Candidate]oci.Content{}, blobs: map[oci.Digest][]byte{}, packages: map[oci.Digest][]gate.Package{},
+		secrets: map[oci.Digest][]gate.Secret{},
 		scanned: map[oci.Digest]gate.LayerInventory{}, signatures: map[gate.Candidate]gate.SignatureEvidence{},
 		reading:  make(chan struct{}, 64),
 		verdicts: map[gate.Key]gate.Verdict{}, inventories: map[oci.Digest]gate.LayerInventory{}, released: map[gate.Candidate]bool{},
@@ -170,7 +172,7 @@ func (w *world) Open(_ context.Context, _ gate.Candidate, desc oci.Descriptor) (
 	return io.NopCloser(bytes.NewReader(w.blobs[desc.Digest])), nil
 }
 
-func (w *world) ReadLayer(ctx context.Context, layer oci.Descriptor, r io.Reader) (gate.LayerInventory, error) {
+func (w *world) ReadLayer(ctx context.Context, layer oci.Descriptor, r io.Reader, look gate.Look) (gate.LayerInventory, error) {
 	if err := w.note("scan %s", layer.Digest); err != nil {
 		return gate.LayerInventory{}, err
 	}
@@ -189,6 +191,9 @@ func (w *world) ReadLayer(ctx context.Context, layer oci.Descriptor, r io.Reader
 		return inv, nil
 	}
 	inv := gate.LayerInventory{Layer: layer.Digest, Compression: gate.CompressionGzip, DiffID: diffOf(layer.Digest)}
+	if look.Secrets {
+		inv.SecretsRead, inv.Secrets = true, w.secrets[layer.Digest]
+	}
 	if packages := w.packages[layer.Digest]; packages != nil {
 		inv.Files = []gate.FileInventory{{Path: "packages", Packages: packages}}
 	}

@@ -34,9 +34,9 @@ type Releases interface {
 
 // Scanner reads layers. Implementations are safe for concurrent use.
 type Scanner interface {
-	// ReadLayer returns what is in the layer r streams. What cannot be read is a gap in the result; an error means that the
-	// attempt failed for a reason outside the layer (r's errors among them), and says nothing about it.
-	ReadLayer(ctx context.Context, layer oci.Descriptor, r io.Reader) (LayerInventory, error)
+	// ReadLayer returns what is in the layer r streams, secrets too if look says so. What cannot be read is a gap in the result; an
+	// error means that the attempt failed for a reason outside the layer (r's errors among them), and says nothing about it.
+	ReadLayer(ctx context.Context, layer oci.Descriptor, r io.Reader, look Look) (LayerInventory, error)
 }
 
 // Advisories matches packages against what is known to be bad. Implementations are safe for concurrent use.

@@ -107,7 +107,7 @@ func (g *Gate) inheritSignatures(ctx context.Context, p Policy, e *Evidence) err
 }
 
 // inventory returns what the image m holds, reading only layers that were never read before, the largest first.
-func (g *Gate) inventory(ctx context.Context, c Candidate, m oci.Manifest) (Inventory, error) {
+func (g *Gate) inventory(ctx context.Context, c Candidate, m oci.Manifest, look Look) (Inventory, error) {
 	if size := totalBytes(m); g.o.MaxImageBytes > 0 && size > g.o.MaxImageBytes {
 		why := fmt.Sprintf("the image is %d bytes, at most %d are read", size, g.o.MaxImageBytes)
 		return Inventory{Gaps: []Gap{{Kind: GapLimit, Why: why}}}, nil
@@ -127,7 +127,7 @@ func (g *Gate) inventory(ctx context.Context, c Candidate, m oci.Manifest) (Inve
 		slots <- struct{}{}
 		readings.Go(func() {
 			defer func() { <-slots }()
-			if inventories[i], failures[i] = g.layer(ctx, c, m.Layers[i]); failures[i] != nil {
+			if inventories[i], failures[i] = g.layer(ctx, c, m.Layers[i], look); failures[i] != nil {
 				cancel() // the others cannot lead to a verdict any more
 			}
 		})
@@ -198,12 +198,12 @@ func firstCause(errs []error) error {
 }
 
 // layer returns the inventory of one layer for an image that announces it as desc.
-func (g *Gate) layer(ctx context.Context, c Candidate, desc oci.Descriptor) (LayerInventory, error) {
+func (g *Gate) layer(ctx context.Context, c Candidate, desc oci.Descriptor, look Look) (LayerInventory, error) {
 	compression, gap := announced(desc)
 	if gap != nil {
 		return LayerInventory{Layer: desc.Digest, Gaps: []Gap{*gap}}, nil
 	}
-	inv, err := g.readOnce(ctx, c, desc)
+	inv, err := g.readOnce(ctx, c, desc, look)
 	if err != nil {
 		return LayerInventory{}, err
 	}
@@ -214,13 +214,14 @@ func (g *Gate) layer(ctx context.Context, c Candidate, desc oci.Descriptor) (Lay
 	return inv, nil
 }
 
-// readOnce returns the inventory of a layer from the records, or reads the layer: once, however many images ask for it.
-func (g *Gate) readOnce(ctx context.Context, c Candidate, desc oci.Descriptor) (LayerInventory, error) {
-	done := g.layers.DoChan(desc.Digest.String(), g.detached(func(ctx context.Context) (any, error) {
-		if inv, ok, err := g.o.Inventories.Inventory(ctx, desc.Digest); err != nil || ok {
+// readOnce returns the inventory of a layer from the records, or reads the layer: once, however many images ask for it, and once more
+// if secrets are asked for and nobody did before.
+func (g *Gate) readOnce(ctx context.Context, c Candidate, desc oci.Descriptor, look Look) (LayerInventory, error) {
+	done := g.layers.DoChan(fmt.Sprint(desc.Digest, look), g.detached(func(ctx context.Context) (any, error) {
+		if inv, ok, err := g.o.Inventories.Inventory(ctx, desc.Digest); err != nil || ok && (inv.SecretsRead || !look.Secrets) {
 			return inv, err
 		}
-		return g.readLayer(ctx, c, desc)
+		return g.readLayer(ctx, c, desc, look)
 	}))
 	select {
 	case result := <-done:
@@ -235,7 +236,7 @@ func (g *Gate) readOnce(ctx context.Context, c Candidate, desc oci.Descriptor) (
 
 // readLayer reads a layer and records what it holds. A worker's death is a gap of this judging alone: it may be the machine's
 // fault, so it is not recorded as a fact about the layer.
-func (g *Gate) readLayer(ctx context.Context, c Candidate, desc oci.Descriptor) (LayerInventory, error) {
+func (g *Gate) readLayer(ctx context.Context, c Candidate, desc oci.Descriptor, look Look) (LayerInventory, error) {
 	select {
 	case g.workers <- struct{}{}:
 		defer func() { <-g.workers }()
@@ -246,7 +247,7 @@ func (g *Gate) readLayer(ctx context.Context, c Candidate, desc oci.Descriptor) 
 	if err != nil {
 		return LayerInventory{}, err
 	}
-	inv, err := g.o.Scanner.ReadLayer(ctx, desc, r)
+	inv, err := g.o.Scanner.ReadLayer(ctx, desc, r, look)
 	if err := errors.Join(err, r.Close()); err != nil {
 		return LayerInventory{}, fmt.Errorf("layer %s: %w", desc.Digest, err)
 	}
@@ -282,5 +283,5 @@ func (g *Gate) Inventory(ctx context.Context, c Candidate) (Inventory, error) {
 	if err != nil {
 		return Inventory{}, err
 	}
-	return g.inventory(ctx, c, held.Manifest)
+	return g.inventory(ctx, c, held.Manifest, Look{})
 }

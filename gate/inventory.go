@@ -40,6 +40,22 @@ type Package struct {
 // PURL returns the short form of the package people write in policies: "deb/openssl@3.0.1".
 func (p Package) PURL() string { return p.Type + "/" + p.Name + "@" + p.Version }
 
+// Look says what is looked for in a layer besides packages.
+type Look struct {
+	// Secrets are credentials left in files. Looking for them costs many times what all else does.
+	Secrets bool
+}
+
+// Secret is a credential found in a layer. It is never recorded itself.
+type Secret struct {
+	// Kind says what it opens: "private key", "AWS access key".
+	Kind string `json:"kind"`
+	// Path is as in [FileInventory].
+	Path string `json:"path"`
+	// Layer is set in an [Inventory].
+	Layer oci.Digest `json:"layer,omitempty"`
+}
+
 // FileInventory is what one file of a layer yielded.
 type FileInventory struct {
 	// Path is clean, relative to the root, without a leading slash: "var/lib/dpkg/status".
@@ -78,6 +94,9 @@ type LayerInventory struct {
 	Opaque []string `json:"opaque,omitempty"`
 	// OSRelease maps the path of each os-release file to what it says.
 	OSRelease map[string]OS `json:"os_release,omitempty"`
+	// SecretsRead says that Secrets is all there is; else nobody has looked. Sorted by path, then kind.
+	SecretsRead bool     `json:"secrets_read,omitempty"`
+	Secrets     []Secret `json:"secrets,omitempty"`
 	// Gaps is what could not be read of the layer. A layer that could not be read at all has a gap and nothing else.
 	Gaps []Gap `json:"gaps,omitempty"`
 }
@@ -96,7 +115,9 @@ type Inventory struct {
 	OS OS `json:"os"`
 	// Packages is sorted by type, name, version and path.
 	Packages []Found `json:"packages"`
-	Gaps     []Gap   `json:"gaps,omitempty"`
+	// Secrets is in the order of the layers. What a higher layer removes is still in the lower one, for everybody to read.
+	Secrets []Secret `json:"secrets,omitempty"`
+	Gaps    []Gap    `json:"gaps,omitempty"`
 }
 
 // osReleasePaths are where os-release may lie, in the order os-release(5) gives precedence.
@@ -122,6 +143,10 @@ func Merge(layers []LayerInventory) Inventory {
 		}
 		maps.Copy(releases, l.OSRelease)
 		merged.Gaps = append(merged.Gaps, l.Gaps...)
+		for _, s := range l.Secrets {
+			s.Layer = l.Layer
+			merged.Secrets = append(merged.Secrets, s)
+		}
 	}
 	for _, p := range osReleasePaths {
 		if os, ok := releases[p]; ok {

@@ -64,6 +64,14 @@ func TestMergeTakesOSReleaseByPrecedence(t *testing.T) {
 	}
 }
 
+func TestMergeKeepsSecretsThatAreRemovedAbove(t *testing.T) {
+	lower := gate.LayerInventory{Layer: digestOf("lower"), Secrets: []gate.Secret{{Kind: "private key", Path: "key.pem"}}}
+	upper := gate.LayerInventory{Whiteouts: []string{"key.pem"}}
+	if got := gate.Merge([]gate.LayerInventory{lower, upper}).Secrets; len(got) != 1 || got[0].Layer != digestOf("lower") {
+		t.Errorf("got %v: everybody can still read the lower layer", got)
+	}
+}
+
 func TestMergeKeepsEveryGap(t *testing.T) {
 	hidden := gate.LayerInventory{Gaps: []gate.Gap{unreadable}}
 	opaque := gate.LayerInventory{Opaque: []string{"."}}

@@ -287,7 +287,7 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string])
 // whatever becomes of this candidate, and layers nobody can be served.
 func (g *Gate) gatherLayers(ctx context.Context, in Inputs, p Policy, e *Evidence, step func(string, func() error) error) error {
 	err := step(StepInventory, func() (err error) {
-		e.Inventory, err = g.inventory(ctx, e.Candidate, e.Manifest)
+		e.Inventory, err = g.inventory(ctx, e.Candidate, e.Manifest, p.looksFor())
 		return err
 	})
 	if err != nil {

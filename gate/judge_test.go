@@ -111,10 +111,9 @@ func TestErrorsAreNeitherAdmissionNorDenial(t *testing.T) {
 			if v.Allowed() || v.Policy != "" || w.isReleased(c) {
 				t.Errorf("got a verdict %s by %q, released %t", v.Decision, v.Policy, w.isReleased(c))
 			}
-			w.mu.Lock()
+			g.Close() // readings that are under way still fail
 			w.breaks = ""
-			w.mu.Unlock()
-			if v, err := g.Judge(t.Context(), c); err != nil || !v.Allowed() {
+			if v, err := w.gate().Judge(t.Context(), c); err != nil || !v.Allowed() {
 				t.Errorf("once it is whole again: %s, %v", v.Decision, err)
 			}
 		})
@@ -292,6 +291,22 @@ func TestLayersAreReadOnce(t *testing.T) {
 	if got := w.count("scan"); got != 3 {
 		t.Errorf("%d layers read, want 3", got)
 	}
+	t.Run("but once more for the first policy that asks for secrets", func(t *testing.T) {
+		p := w.set.Policies[0]
+		p.Secrets = &gate.SecretRule{}
+		w.set = &gate.PolicySet{Policies: []gate.Policy{p}, Revision: "p2"}
+		w.secrets[base.Digest] = []gate.Secret{{Kind: "private key", Path: "root/.ssh/id_ed25519"}}
+		before := w.count("scan")
+		for range 2 {
+			v, err := g.Judge(t.Context(), w.image(base, one))
+			if err != nil || v.Allowed() || v.Reasons[0].Rule != gate.RuleSecrets {
+				t.Errorf("got %s (%s), %v", v.Decision, v.Summary(), err)
+			}
+		}
+		if got := w.count("scan") - before; got != 2 {
+			t.Errorf("%d layers read, want both, once", got)
+		}
+	})
 	t.Run("but a worker's death is not a fact about the layer", func(t *testing.T) {
 		layer := w.blob(gzipLayer, "unlucky")
 		w.scanned[layer.Digest] = gate.LayerInventory{Gaps: []gate.Gap{{Kind: gate.GapScanner, Why: "killed"}}}
@@ -327,6 +342,30 @@ func TestLayersThatCannotBeLookedInto(t *testing.T) {
 			v, err := w.gate().Judge(t.Context(), w.image(layer))
 			if err != nil || v.Allowed() || v.Reasons[0].Gap == nil || v.Reasons[0].Gap.Kind != tt.want {
 				t.Errorf("got %s (%s), %v, want the gap %s", v.Decision, v.Summary(), err, tt.want)
+			}
+		})
+	}
+	for _, mediaType := range []string{
+		"application/vnd.oci.image.layer.v1.tar+gzip", "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+		"application/vnd.docker.image.rootfs.diff.tar.gzip", "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+		"application/vnd.cncf.helm.chart.content.v1.tar+gzip",
+	} {
+		t.Run("a layer called "+mediaType+" is looked into", func(t *testing.T) {
+			w := newWorld(t)
+			w.set.Policies[0].Image.UnsafeForeignLayers = true
+			if v, err := w.gate().Judge(t.Context(), w.image(w.blob(mediaType, "layer"))); err != nil || !v.Allowed() {
+				t.Errorf("got %s (%s), %v", v.Decision, v.Summary(), err)
+			}
+		})
+	}
+	for _, mediaType := range []string{
+		"application/vnd.oci.image.layer.v1.tar+xz", "application/vnd.wasm.content.layer.v1+wasm", "application/vnd.in-toto+json", "application/nottar", "tar", "x",
+	} {
+		t.Run("a layer called "+mediaType+" is not", func(t *testing.T) {
+			w := newWorld(t)
+			v, err := w.gate().Judge(t.Context(), w.image(w.blob(mediaType, "layer")))
+			if err != nil || v.Allowed() || v.Reasons[0].Gap.Kind != gate.GapUnknownMediaType || w.count("scan") != 0 {
+				t.Errorf("got %s (%s), %v", v.Decision, v.Summary(), err)
 			}
 		})
 	}

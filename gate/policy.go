@@ -62,7 +62,9 @@ type Policy struct {
 	Signatures    SignatureRule
 	// Vulnerabilities is nil when the policy does not look into layers for them.
 	Vulnerabilities *VulnerabilityRule
-	Image           ImageRule
+	// Secrets is nil when the policy does not look into layers for them.
+	Secrets *SecretRule
+	Image   ImageRule
 	// TolerateGaps are the kinds of gaps that do not deny.
 	TolerateGaps []GapKind
 }
@@ -73,7 +75,10 @@ func (p Policy) matches(name string) bool {
 }
 
 // ReadsLayers reports whether the policy asks for what only the content of layers can tell.
-func (p Policy) ReadsLayers() bool { return p.Vulnerabilities != nil }
+func (p Policy) ReadsLayers() bool { return p.Vulnerabilities != nil || p.Secrets != nil }
+
+// looksFor returns what is looked for in layers, besides packages, for the policy.
+func (p Policy) looksFor() Look { return Look{Secrets: p.Secrets != nil} }
 
 // SignatureRule names the authorities that must have signed. The zero value demands nothing.
 type SignatureRule struct {
@@ -100,6 +105,12 @@ type VulnerabilityRule struct {
 	Grace time.Duration
 	// Deny lists advisories that deny whatever their severity, fix or age.
 	Deny []string
+}
+
+// SecretRule says what credentials left in layers do. The zero value denies them.
+type SecretRule struct {
+	// Warn admits them and says what was found.
+	Warn bool
 }
 
 // ImageRule bounds the manifest itself.

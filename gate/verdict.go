@@ -50,6 +50,7 @@ const (
 	RuleSignatures      Rule = "signatures"      // the signatures the policy asks for are not there
 	RuleVulnerabilities Rule = "vulnerabilities" // a finding at or above deny_at
 	RuleDenyList        Rule = "deny-list"       // a finding the policy names
+	RuleSecrets         Rule = "secrets"         // a credential left in a layer
 	RuleGap             Rule = "gap"             // something stayed unexamined
 	RuleSize            Rule = "size"            // larger than the policy allows
 	RuleForeignLayers   Rule = "foreign-layers"  // layers that clients fetch past us
@@ -64,7 +65,7 @@ func Rules() []Rule {
 // WaivableRules returns the rules a waiver may name, in the order reasons are given. That no policy matches, or that nobody has
 // looked, cannot be waived.
 func WaivableRules() []Rule {
-	return []Rule{RuleSignatures, RuleDenyList, RuleVulnerabilities, RuleForeignLayers, RuleSize, RuleGap}
+	return []Rule{RuleSignatures, RuleDenyList, RuleVulnerabilities, RuleSecrets, RuleForeignLayers, RuleSize, RuleGap}
 }
 
 // Reason is why a candidate is denied, or would be.

@@ -72,7 +72,7 @@ func (d *draft) policy(v value) {
 		"vulnerabilities": func(v value) { p.Vulnerabilities = d.vulnerabilities(v) },
 		"image":           func(v value) { p.Image = d.image(v) },
 		"gaps":            func(v value) { p.TolerateGaps = d.gaps(v) },
-		"secrets":         nil,
+		"secrets":         func(v value) { p.Secrets = d.secrets(v) },
 		"min_age":         nil,
 		"os":              nil,
 		"packages":        nil,
@@ -105,6 +105,19 @@ var (
 		"none": gate.Unrated, "low": gate.Low, "medium": gate.Medium, "high": gate.High, "critical": gate.Critical,
 	}
 )
+
+// secretRules are what can be done about secrets; to ignore them is not to look for them.
+var secretRules = map[string]*gate.SecretRule{"deny": {}, "warn": {Warn: true}, "ignore": nil}
+
+// secrets reads what is done about secrets. Each policy gets a rule of its own: what a set holds is never shared.
+func (d *draft) secrets(v value) *gate.SecretRule {
+	rule, _ := choice(&d.strict, v, secretRules)
+	if rule == nil {
+		return nil
+	}
+	own := *rule
+	return &own
+}
 
 func (d *draft) match(v value) (match, except []oci.Pattern) {
 	has := d.mapping(v, fields{

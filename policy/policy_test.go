@@ -96,6 +96,7 @@ policies:
     require:
       signatures: {any_of: [release-key, ci], all_of: [security]}
     vulnerabilities: {deny_at: high, only_fixable: true, grace: 168h, deny: [CVE-2021-44228, ghsa-x]}
+    secrets: warn
     image: {max_bytes: 4GiB, deny_foreign_layers: false}
     gaps: {tolerate: [limit, no-advisories]}
   - name: rest
@@ -131,10 +132,11 @@ func TestParseReadsEveryField(t *testing.T) {
 				Vulnerabilities: &gate.VulnerabilityRule{
 					DenyAt: new(gate.High), OnlyFixable: true, Grace: 168 * time.Hour, Deny: []string{"CVE-2021-44228", "ghsa-x"},
 				},
+				Secrets:      &gate.SecretRule{Warn: true},
 				Image:        gate.ImageRule{MaxBytes: 4 << 30, UnsafeForeignLayers: true},
 				TolerateGaps: []gate.GapKind{gate.GapLimit, gate.GapNoAdvisories},
 			},
-			{Name: "rest", File: "full.yaml", Line: 12, Match: patterns(t, "**"), Mode: gate.Enforce, OnFail: gate.Block},
+			{Name: "rest", File: "full.yaml", Line: 13, Match: patterns(t, "**"), Mode: gate.Enforce, OnFail: gate.Block},
 		},
 		Waivers: []gate.Waiver{
 			{
@@ -151,6 +153,21 @@ func TestParseReadsEveryField(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got, samePatterns); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestSecrets(t *testing.T) {
+	for word, want := range map[string]*gate.SecretRule{"deny": {}, "warn": {Warn: true}, "ignore": nil} {
+		set, err := Parse("p", []byte(`policies: [{name: p, match: {repositories: ["**"]}, secrets: `+word+`}]`), testNow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, set.Policies[0].Secrets); diff != "" {
+			t.Errorf("%s: -want +got:\n%s", word, diff)
+		}
+	}
+	if _, err := Parse("p", []byte(`policies: [{name: p, match: {repositories: ["**"]}, secrets: maybe}]`), testNow); err == nil {
+		t.Error("an unknown word was accepted")
 	}
 }
 
@@ -359,7 +376,7 @@ func TestExamples(t *testing.T) {
 		for file, keys := range map[string][]string{
 			policyFile: {
 				"policies", "name", "match", "repositories", "except", "mode", "on_fail", "require", "signatures", "any_of", "all_of",
-				"vulnerabilities", "deny_at", "only_fixable", "grace", "deny", "image", "max_bytes", "deny_foreign_layers", "gaps",
+				"vulnerabilities", "deny_at", "only_fixable", "grace", "deny", "secrets", "image", "max_bytes", "deny_foreign_layers", "gaps",
 				"tolerate", "waivers", "vulnerability", "package", "rule", "digest", "until", "reason", "by", "waiver_max",
 			},
 			trustFile: {"authorities", "name", "cosign", "key_file", "key", "keys", "not_before", "not_after"},

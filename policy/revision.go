@@ -20,6 +20,7 @@ type canonicalPolicy struct {
 	OnFail          gate.OnFail
 	AnyOf, AllOf    []string
 	Vulnerabilities *canonicalVulnerabilities
+	Secrets         *gate.SecretRule `json:",omitempty"`
 	MaxBytes        int64
 	ForeignLayers   bool
 	TolerateGaps    []string
@@ -57,7 +58,7 @@ func policyRevision(policies []gate.Policy) string {
 	for i, p := range policies {
 		forms[i] = canonicalPolicy{
 			Name: p.Name, Match: unordered(p.Match, oci.Pattern.String), Except: unordered(p.Except, oci.Pattern.String),
-			Mode: p.Mode, OnFail: p.OnFail,
+			Mode: p.Mode, OnFail: p.OnFail, Secrets: p.Secrets,
 			AnyOf: unordered(p.Signatures.AnyOf, itself), AllOf: unordered(p.Signatures.AllOf, itself),
 			MaxBytes: p.Image.MaxBytes, ForeignLayers: p.Image.UnsafeForeignLayers,
 			TolerateGaps: unordered(p.TolerateGaps, func(k gate.GapKind) string { return string(k) }),

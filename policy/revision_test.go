@@ -155,6 +155,7 @@ policies:
   image: {deny_foreign_layers: False, max_bytes: 4294967296}
   vulnerabilities: {deny: [ghsa-x, CVE-2021-44228], grace: 10080m, only_fixable: TRUE, deny_at: "high"}
   on_fail: "quarantine"
+  secrets: "warn"
   mode: 'warn'
   match:
     except: [apps/sandbox/**]

@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"github.com/tidewaiter/tidewaiter/gate"
 )
 
 // largeLayer returns a gzipped layer such as an application's: text that packs well, executables that do not, a node_modules with
@@ -73,7 +75,7 @@ func BenchmarkInventoryLayer(b *testing.B) {
 	b.Cleanup(func() { _ = l.Close() })
 	var n int64
 	for b.Loop() {
-		inv, err := l.ReadLayer(b.Context(), descriptor(typeGzip, layer), bytes.NewReader(layer))
+		inv, err := l.ReadLayer(b.Context(), descriptor(typeGzip, layer), bytes.NewReader(layer), gate.Look{})
 		if err != nil || len(inv.Gaps) > 0 || len(inv.Files) != 1+800+12 {
 			b.Fatalf("%d files, gaps %v, %v", len(inv.Files), inv.Gaps, err)
 		}
@@ -89,7 +91,7 @@ func BenchmarkSmallLayer(b *testing.B) {
 	needsSandbox(b, err)
 	b.Cleanup(func() { _ = l.Close() })
 	for b.Loop() {
-		if _, err := l.ReadLayer(b.Context(), descriptor(typeGzip, layer), bytes.NewReader(layer)); err != nil {
+		if _, err := l.ReadLayer(b.Context(), descriptor(typeGzip, layer), bytes.NewReader(layer), gate.Look{}); err != nil {
 			b.Fatal(err)
 		}
 	}

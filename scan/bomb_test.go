@@ -101,7 +101,7 @@ func TestBombs(t *testing.T) {
 			if tt.heavy && testing.Short() {
 				t.Skip("it unpacks some gigabytes")
 			}
-			got, err := l.ReadLayer(t.Context(), descriptor(tt.mediaType, tt.layer), bytes.NewReader(tt.layer))
+			got, err := l.ReadLayer(t.Context(), descriptor(tt.mediaType, tt.layer), bytes.NewReader(tt.layer), gate.Look{})
 			if err != nil {
 				t.Fatal(err)
 			}

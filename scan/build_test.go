@@ -91,7 +91,7 @@ func zstded(t testing.TB, data []byte) []byte {
 // readTar returns the inventory of a plain tar, in this process.
 func readTar(t testing.TB, entries ...entry) gate.LayerInventory {
 	t.Helper()
-	return takeInventory(t.Context(), bytes.NewReader(tarball(t, entries...)), encodingPlain, t.TempDir())
+	return takeInventory(t.Context(), bytes.NewReader(tarball(t, entries...)), order{encoding: encodingPlain}, t.TempDir())
 }
 
 // descriptor returns the descriptor of a layer.

@@ -64,8 +64,8 @@ func readOne(stdin io.Reader, stdout io.Writer) error {
 	if err := json.NewEncoder(stdout).Encode(hello{confined}); err != nil {
 		return err
 	}
-	var enc [1]byte
-	if _, err := io.ReadFull(stdin, enc[:]); err == io.EOF {
+	var wire [orderBytes]byte
+	if _, err := io.ReadFull(stdin, wire[:]); err == io.EOF {
 		return nil // there was no layer for us
 	} else if err != nil {
 		return err
@@ -73,7 +73,7 @@ func readOne(stdin io.Reader, stdout io.Writer) error {
 	answer := bufio.NewWriter(stdout)
 	encoder := json.NewEncoder(answer)
 	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(takeInventory(context.Background(), stdin, encoding(enc[0]), ".")); err != nil {
+	if err := encoder.Encode(takeInventory(context.Background(), stdin, orderOf(wire), ".")); err != nil {
 		return err
 	}
 	return answer.Flush()

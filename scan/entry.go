@@ -40,12 +40,19 @@ func (w *walk) file(ctx context.Context, p place, header *tar.Header, content io
 	if isExecutable(head) {
 		wanting = append(wanting, w.readers.executables...)
 	}
-	if len(wanting) == 0 {
+	mayHide := len(w.detectors) > 0 && header.Size <= maxSecretFileBytes
+	if len(wanting) == 0 && !mayHide {
 		return nil
 	}
 	var err error
 	if f.data, err = w.readers.load(head, header.Size, content); err != nil {
 		return fmt.Errorf("reading %q: %w", printable(at), err)
+	}
+	if mayHide {
+		w.findSecrets(f)
+	}
+	if len(wanting) == 0 {
+		return nil
 	}
 	return w.examine(ctx, f, wanting)
 }

@@ -111,15 +111,15 @@ func (l *Layers) Close() error {
 // all. It waits while as many layers are being read as there are workers.
 //
 // Errors: [ErrClosed], those of ctx and of r, and a process that could not be started.
-func (l *Layers) ReadLayer(ctx context.Context, layer oci.Descriptor, r io.Reader) (gate.LayerInventory, error) {
-	inv, err := l.readLayer(ctx, layer, r)
+func (l *Layers) ReadLayer(ctx context.Context, layer oci.Descriptor, r io.Reader, look gate.Look) (gate.LayerInventory, error) {
+	inv, err := l.readLayer(ctx, layer, r, look)
 	if err != nil {
 		return gate.LayerInventory{}, fmt.Errorf("reading layer %s: %w", layer.Digest, err)
 	}
 	return inv, nil
 }
 
-func (l *Layers) readLayer(ctx context.Context, layer oci.Descriptor, r io.Reader) (gate.LayerInventory, error) {
+func (l *Layers) readLayer(ctx context.Context, layer oci.Descriptor, r io.Reader, look gate.Look) (gate.LayerInventory, error) {
 	buffered := bufio.NewReaderSize(r, chunkBytes)
 	head, err := buffered.Peek(magicBytes)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -140,7 +140,7 @@ func (l *Layers) readLayer(ctx context.Context, layer oci.Descriptor, r io.Reade
 	if err != nil {
 		return gate.LayerInventory{}, err
 	}
-	a, err := c.ask(ctx, enc, buffered)
+	a, err := c.ask(ctx, order{enc, look}, buffered)
 	if err != nil {
 		return gate.LayerInventory{}, err
 	}
@@ -150,7 +150,7 @@ func (l *Layers) readLayer(ctx context.Context, layer oci.Descriptor, r io.Reade
 			"state", a.state.String(), "complaint", printable(a.complaint))
 		return unread(layer.Digest, *gap), nil
 	}
-	inv.Compression = compressionNames[enc]
+	inv.Compression, inv.SecretsRead = compressionNames[enc], look.Secrets
 	return inv, nil
 }
 

@@ -60,7 +60,7 @@ func TestReadLayerOfEveryEncoding(t *testing.T) {
 	} {
 		t.Run(tt.compression, func(t *testing.T) {
 			desc := descriptor(tt.mediaType, tt.layer)
-			got, err := l.ReadLayer(t.Context(), desc, bytes.NewReader(tt.layer))
+			got, err := l.ReadLayer(t.Context(), desc, bytes.NewReader(tt.layer), gate.Look{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -93,7 +93,7 @@ func TestReadLayerGoesByTheBytes(t *testing.T) {
 		for _, mediaType := range []string{typeTar, typeGzip, typeZstd, "application/vnd.wasm.content.layer.v1+wasm", ""} {
 			t.Run(name+" called "+mediaType, func(t *testing.T) {
 				r := &countedReader{r: bytes.NewReader(tt.layer)}
-				got, err := l.ReadLayer(t.Context(), descriptor(mediaType, tt.layer), r)
+				got, err := l.ReadLayer(t.Context(), descriptor(mediaType, tt.layer), r, gate.Look{})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -169,7 +169,7 @@ func TestChildThatFailsIsAGap(t *testing.T) {
 		t.Run(tt.arg, func(t *testing.T) {
 			l := impostorLayers(t, tt.arg)
 			desc, r := descriptor(typeTar, large), &countedReader{r: bytes.NewReader(large)}
-			got, err := l.ReadLayer(t.Context(), desc, r)
+			got, err := l.ReadLayer(t.Context(), desc, r, gate.Look{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -193,7 +193,7 @@ func TestLayerIsReadToItsEndWhenTheChildAnswersEarly(t *testing.T) {
 	l := impostorLayers(t, "impostor-early")
 	large := tarball(t, regular("noise", strings.Repeat("x", 2<<20)))
 	r := &countedReader{r: bytes.NewReader(large)}
-	got, err := l.ReadLayer(t.Context(), descriptor(typeTar, large), r)
+	got, err := l.ReadLayer(t.Context(), descriptor(typeTar, large), r, gate.Look{})
 	if err != nil || got.Gaps != nil || !r.ended {
 		t.Errorf("gaps %v, error %v, read to its end %t", got.Gaps, err, r.ended)
 	}
@@ -250,7 +250,7 @@ func TestSourceThatFailsIsAnError(t *testing.T) {
 		{"after the child has seen enough", typeGzip, io.MultiReader(strings.NewReader(strings.Repeat("no gzip", 1<<18)), failing{errCut}), errCut},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := l.ReadLayer(t.Context(), descriptor(tt.mediaType, layer), tt.source)
+			got, err := l.ReadLayer(t.Context(), descriptor(tt.mediaType, layer), tt.source, gate.Look{})
 			if !errors.Is(err, tt.want) {
 				t.Errorf("error %v, want %v", err, tt.want)
 			}
@@ -279,7 +279,7 @@ func TestCancelledReadingIsAnError(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			_, err := l.ReadLayer(ctx, descriptor(typeTar, nil), tt.r(cancel))
+			_, err := l.ReadLayer(ctx, descriptor(typeTar, nil), tt.r(cancel), gate.Look{})
 			if !errors.Is(err, context.Canceled) {
 				t.Errorf("error %v, want %v", err, context.Canceled)
 			}
@@ -304,7 +304,7 @@ func TestClosedLayersReadNothing(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Errorf("closing twice: %v", err)
 	}
-	if _, err := l.ReadLayer(t.Context(), descriptor(typeTar, nil), strings.NewReader("")); !errors.Is(err, ErrClosed) {
+	if _, err := l.ReadLayer(t.Context(), descriptor(typeTar, nil), strings.NewReader(""), gate.Look{}); !errors.Is(err, ErrClosed) {
 		t.Errorf("error %v, want %v", err, ErrClosed)
 	}
 }
@@ -312,7 +312,7 @@ func TestClosedLayersReadNothing(t *testing.T) {
 func TestManyLayersAtOnce(t *testing.T) {
 	l := startLayers(t, Options{Workers: 2})
 	layer := gzipped(t, tarball(t, regular("package.json", lodash)))
-	want, err := l.ReadLayer(t.Context(), descriptor(typeGzip, layer), bytes.NewReader(layer))
+	want, err := l.ReadLayer(t.Context(), descriptor(typeGzip, layer), bytes.NewReader(layer), gate.Look{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +320,7 @@ func TestManyLayersAtOnce(t *testing.T) {
 	results := make(chan gate.LayerInventory, readings)
 	for range readings {
 		go func() {
-			got, err := l.ReadLayer(t.Context(), descriptor(typeGzip, layer), bytes.NewReader(layer))
+			got, err := l.ReadLayer(t.Context(), descriptor(typeGzip, layer), bytes.NewReader(layer), gate.Look{})
 			if err != nil {
 				t.Error(err)
 			}

@@ -40,6 +40,11 @@ const (
 	maxLinkHops = 255
 	// maxGaps bounds the gaps of a layer. The first denies already; the others are for whoever repairs the image.
 	maxGaps = 500
+	// maxSecretFileBytes bounds the files that are searched for secrets. Credentials lie in configuration, scripts and dumps; larger
+	// files are media and databases, and are not a gap: what is looked for is what somebody forgot, not what somebody hides.
+	maxSecretFileBytes = 1 << 20
+	// maxSecrets bounds the secrets reported of a layer. The first denies already.
+	maxSecrets = 200
 	// maxQuoteBytes bounds what a gap repeats of the layer's own words.
 	maxQuoteBytes = 300
 )

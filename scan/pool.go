@@ -163,7 +163,7 @@ type reply struct {
 
 // ask has the child read the layer r and ends it. An error is r's or ctx's; whatever goes wrong with the child is in the reply,
 // and r is read to its end nevertheless.
-func (c *child) ask(ctx context.Context, enc encoding, r io.Reader) (reply, error) {
+func (c *child) ask(ctx context.Context, o order, r io.Reader) (reply, error) {
 	defer c.end()
 	defer context.AfterFunc(ctx, c.kill)()
 	var a reply
@@ -175,7 +175,7 @@ func (c *child) ask(ctx context.Context, enc encoding, r io.Reader) (reply, erro
 		a.late = errors.Is(err, os.ErrDeadlineExceeded)
 		c.kill() // it has said what it had to say, or too much
 	})
-	patience, err := c.feed(ctx, enc, r)
+	patience, err := c.feed(ctx, o, r)
 	if err != nil {
 		c.kill()
 		listening.Wait()
@@ -191,7 +191,7 @@ func (c *child) ask(ctx context.Context, enc encoding, r io.Reader) (reply, erro
 
 // feed writes the layer to the child and reads r to its end even when the child has stopped listening. It returns how much of the
 // time the child may keep us waiting is left; nothing, when it was all used.
-func (c *child) feed(ctx context.Context, enc encoding, r io.Reader) (patience time.Duration, err error) {
+func (c *child) feed(ctx context.Context, o order, r io.Reader) (patience time.Duration, err error) {
 	patience = c.settings.busy
 	listens := true
 	write := func(p []byte) {
@@ -210,7 +210,7 @@ func (c *child) feed(ctx context.Context, enc encoding, r io.Reader) (patience t
 			c.kill()
 		}
 	}
-	write([]byte{byte(enc)})
+	write(o.wire())
 	buf := make([]byte, chunkBytes)
 	for {
 		if err := ctx.Err(); err != nil {

@@ -96,7 +96,7 @@ func TestRPM(t *testing.T) {
 	l := startLayers(t, Options{Workers: 1})
 	db := rpmDatabase(t)
 	layer := gzipped(t, tarball(t, regular("usr/lib/sysimage/rpm/rpmdb.sqlite", db)))
-	got, err := l.ReadLayer(t.Context(), descriptor(typeGzip, layer), bytes.NewReader(layer))
+	got, err := l.ReadLayer(t.Context(), descriptor(typeGzip, layer), bytes.NewReader(layer), gate.Look{})
 	if err != nil || len(got.Gaps) > 0 || len(got.Files) != 1 {
 		t.Fatalf("inventory %+v, %v", got, err)
 	}
@@ -125,7 +125,7 @@ func TestDamagedDatabaseIsAGapAndNotAShorterList(t *testing.T) {
 	l := startLayers(t, Options{Workers: 2})
 	readConfined := func(t *testing.T, name string, db []byte) gate.LayerInventory {
 		layer := tarball(t, regular(name, string(db)))
-		got, err := l.ReadLayer(t.Context(), descriptor(typeTar, layer), bytes.NewReader(layer))
+		got, err := l.ReadLayer(t.Context(), descriptor(typeTar, layer), bytes.NewReader(layer), gate.Look{})
 		if err != nil {
 			t.Fatal(err)
 		}

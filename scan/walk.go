@@ -2,6 +2,7 @@ package scan
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,12 +15,14 @@ import (
 	"github.com/tidewaiter/tidewaiter/gate"
 )
 
-// takeInventory reads the layer src, whose tar stream is encoded as enc, once, and returns what is in it. It never fails: whatever
-// cannot be read is a gap. dir is a directory of its own, for the database library that wants files.
-func takeInventory(ctx context.Context, src io.Reader, enc encoding, dir string) gate.LayerInventory {
-	s := newStream(src, enc)
+// takeInventory reads the layer src once, as o says, and returns what is in it. It never fails: whatever cannot be read is a gap. dir is a directory of its own, for the database library that wants files.
+func takeInventory(ctx context.Context, src io.Reader, o order, dir string) gate.LayerInventory {
+	s := newStream(src, o.encoding)
 	defer s.stop()
 	w := newWalk(dir)
+	if o.look.Secrets {
+		w.detectors = newDetectors()
+	}
 	err := w.run(ctx, s)
 	if err != nil {
 		w.gap(kindOf(err, gate.GapUnreadableLayer), "", printable(err.Error()))
@@ -53,7 +56,10 @@ type walk struct {
 	// whiteouts and opaque may hold a path more than once.
 	whiteouts, opaque []string
 	gaps              []gate.Gap
-	packages, held    int
+	// detectors is nil when secrets are not looked for.
+	detectors      []detector
+	secrets        []gate.Secret
+	packages, held int
 }
 
 func newWalk(dir string) *walk {
@@ -247,6 +253,11 @@ func (w *walk) result() gate.LayerInventory {
 		inv.Files = append(inv.Files, gate.FileInventory{Path: wirePath(p), Packages: packages})
 	}
 	slices.SortFunc(inv.Files, func(a, b gate.FileInventory) int { return strings.Compare(a.Path, b.Path) })
+	inv.Secrets = w.secrets
+	slices.SortFunc(inv.Secrets, func(a, b gate.Secret) int {
+		return cmp.Or(strings.Compare(a.Path, b.Path), strings.Compare(a.Kind, b.Kind))
+	})
+	inv.Secrets = slices.Compact(inv.Secrets)
 	if len(w.releases) > 0 {
 		inv.OSRelease = w.releases
 	}

@@ -194,7 +194,7 @@ func TestBrokenStreams(t *testing.T) {
 		{"an encoding nobody knows", 'x', plain, []gate.GapKind{gate.GapUnreadableLayer}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := takeInventory(t.Context(), bytes.NewReader(tt.layer), tt.encoding, t.TempDir())
+			got := takeInventory(t.Context(), bytes.NewReader(tt.layer), order{encoding: tt.encoding}, t.TempDir())
 			if diff := cmp.Diff(tt.gaps, gapKinds(got.Gaps)); diff != "" {
 				t.Errorf("gaps (-want +got):\n%s\n%v", diff, got.Gaps)
 			}
@@ -214,7 +214,7 @@ func TestLimits(t *testing.T) {
 			t.Fatal(err)
 		}
 		layer := io.MultiReader(&b, io.LimitReader(zeros{}, maxFileBytes+512+1024)) // the file, its padding, the end
-		got := takeInventory(t.Context(), layer, encodingPlain, t.TempDir())
+		got := takeInventory(t.Context(), layer, order{encoding: encodingPlain}, t.TempDir())
 		if diff := cmp.Diff([]gate.GapKind{gate.GapLimit}, gapKinds(got.Gaps)); diff != "" {
 			t.Errorf("gaps (-want +got):\n%s\n%v", diff, got.Gaps)
 		}

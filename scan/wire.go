@@ -16,8 +16,32 @@ import (
 )
 
 // The child's end of the conversation: a line of JSON that says how it is confined, before it has read anything, and the inventory
-// as JSON once it has read a layer. Ours: one byte, the encoding, and the layer's bytes. By the time of the second the child may
+// as JSON once it has read a layer. Ours: an order, and the layer's bytes. By the time of the second the child may
 // be in the hands of whoever built the layer, so nothing in it is believed that can be checked.
+
+// order says how a layer is to be read. It goes before the layer's bytes.
+type order struct {
+	encoding encoding
+	look     gate.Look
+}
+
+// orderBytes is the length of an order.
+const orderBytes = 2
+
+// lookForSecrets is the second byte of an order for secrets.
+const lookForSecrets = 's'
+
+func (o order) wire() []byte {
+	wire := []byte{byte(o.encoding), '-'}
+	if o.look.Secrets {
+		wire[1] = lookForSecrets
+	}
+	return wire
+}
+
+func orderOf(wire [orderBytes]byte) order {
+	return order{encoding(wire[0]), gate.Look{Secrets: wire[1] == lookForSecrets}}
+}
 
 // decodeInventory returns the inventory of layer that a child wrote.
 func decodeInventory(answer []byte, layer oci.Digest) (gate.LayerInventory, error) {
@@ -75,6 +99,14 @@ func checkInventory(inv gate.LayerInventory) error {
 	for p := range inv.OSRelease {
 		if databaseAt(p) != osReleaseFile {
 			return fmt.Errorf("an os-release at %.80q", p)
+		}
+	}
+	if len(inv.Secrets) > maxSecrets {
+		return errors.New("more secrets than are looked for")
+	}
+	for _, s := range inv.Secrets {
+		if !knownSecret(s.Kind) || s.Layer != "" || len(s.Path) > maxWireQuote {
+			return fmt.Errorf("a secret of kind %.20q", s.Kind)
 		}
 	}
 	return errors.Join(checkPaths("files", files), checkPaths("whiteouts", inv.Whiteouts), checkPaths("opaque", inv.Opaque))

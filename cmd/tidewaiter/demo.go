@@ -35,6 +35,7 @@ const demoPolicy = `policies:
     require:
       signatures: {any_of: [release]}
     vulnerabilities: {deny_at: high, only_fixable: true}
+    secrets: deny
 waivers:
   - vulnerability: CVE-2019-10744
     package: npm/lodash

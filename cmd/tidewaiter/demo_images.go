@@ -1,6 +1,9 @@
 package main
 
 import (
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -103,6 +106,10 @@ func stage(r *ocitest.Registry, dir string) ([]scene, error) {
 	s := &stagehand{r: r, release: release, stranger: stranger}
 	good, bad := shopLayers("4.17.21"), shopLayers("4.17.4")
 	jar := ocitest.LayerSpec{Files: ocitest.Jar("com.example", "shop", "1.0", ocitest.Jar("org.apache.logging.log4j", "log4j-core", "2.14.1")...)}
+	secret, err := newPrivateKey()
+	if err != nil {
+		return nil, err
+	}
 	cut, err := good[0].Build(false)
 	if err != nil {
 		return nil, err
@@ -118,11 +125,26 @@ func stage(r *ocitest.Registry, dir string) ([]scene, error) {
 	s.image("shop/stranger", append(slices.Clone(good), ocitest.LayerSpec{Files: ocitest.NPM("is-odd", "3.0.1")}), signStranger, false, "not signed by release", "")
 	s.image("shop/vulnerable", bad, signBundle, false, "CVE-2019-10744", "")
 	s.image("shop/java", append(slices.Clone(good), jar), signBundle, false, "CVE-2021-44228", "")
+	s.image("shop/leaky", append(slices.Clone(good), ocitest.LayerSpec{Files: []ocitest.File{{Path: "root/.ssh/id_ed25519", Body: secret, Mode: 0o600}}}),
+		signBundle, false, "a secret, private key, in root/.ssh/id_ed25519", "")
 	s.image("shop/torn", torn, signBundle, false, "unreadable-layer", "")
 	s.image("shop/foreign", foreign, signBundle, false, "from elsewhere", "")
 	s.image("shop/legacy", append(slices.Clone(bad), ocitest.LayerSpec{Files: ocitest.NPM("moment", "2.30.1")}), signBundle, true, "", "vulnerable, waived until next month")
 	s.image("lab/experiment", append(slices.Clone(bad), ocitest.LayerSpec{Files: ocitest.NPM("is-even", "1.0.0")}), signNot, true, "unsigned", "")
 	return s.scenes, s.err
+}
+
+// newPrivateKey returns a private key as somebody leaves one in an image. It is made for the demo and opens nothing.
+func newPrivateKey() ([]byte, error) {
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
 // How an image of the demo is signed.
