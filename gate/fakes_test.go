@@ -36,6 +36,7 @@ type world struct {
 	findings   []gate.Finding
 	signatures map[gate.Candidate]gate.SignatureEvidence
 	newRoots   string        // what the trust roots become while signatures are verified
+	restless   bool          // and again each time
 	breaks     string        // the call that fails
 	stall      chan struct{} // when not nil, layers are read only once it is closed
 	reading    chan struct{} // receives a value whenever a layer begins to be read
@@ -217,6 +218,9 @@ func (w *world) Revision() string { return w.roots }
 func (w *world) Verify(_ context.Context, c gate.Candidate, _ []string) (gate.SignatureEvidence, error) {
 	if w.newRoots != "" {
 		w.roots = w.newRoots
+	}
+	if w.restless {
+		w.newRoots += "r"
 	}
 	return w.signatures[c], w.note("verify %s", c.Digest)
 }

@@ -150,7 +150,24 @@ func (g *Gate) detached(do func(context.Context) (any, error)) func() (any, erro
 //
 // Errors: [NoVerdict], and then the Verdict is the zero one, a denial.
 func (g *Gate) Judge(ctx context.Context, c Candidate) (Verdict, error) {
-	in := g.inputs(c)
+	for attempt := 1; ; attempt++ {
+		in := g.inputs(c)
+		v, err := g.verdict(ctx, in)
+		if err == nil {
+			return v, nil
+		}
+		// Policies, roots or advisories that were replaced meanwhile may be all that is wrong; then there are new ones to judge by.
+		if attempt == judgeAttempts || ctx.Err() != nil || g.inputs(c).Key() == in.Key() {
+			return Verdict{}, err
+		}
+	}
+}
+
+// judgeAttempts bounds how often a judging begins anew because what it goes by was replaced while it ran.
+const judgeAttempts = 3
+
+// verdict returns the verdict on in, remembered or made now, with the bytes released or withdrawn accordingly.
+func (g *Gate) verdict(ctx context.Context, in Inputs) (Verdict, error) {
 	v, ok := g.o.Verdicts.Get(ctx, in.Key())
 	if !ok || !g.counts(v, in) {
 		var err error

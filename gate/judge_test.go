@@ -261,12 +261,18 @@ func TestVerdictsAreBoundToTheirInputs(t *testing.T) {
 		w.newRoots = "r2"
 		g := w.gate()
 		c := w.image(w.blob(gzipLayer, "layer"))
-		var none *gate.NoVerdict
-		if v, err := g.Judge(t.Context(), c); !errors.As(err, &none) || none.Step != gate.StepVerify || v.Allowed() {
-			t.Errorf("got %s, %v, want no verdict", v.Decision, err)
+		if v, err := g.Judge(t.Context(), c); err != nil || !v.Allowed() || v.RootsRevision != "r2" || w.count("verify") != 2 {
+			t.Errorf("got %s by %s after %d checks, %v, want the word of the new roots", v.Decision, v.RootsRevision, w.count("verify"), err)
 		}
-		if v, err := g.Judge(t.Context(), c); err != nil || !v.Allowed() || v.RootsRevision != "r2" {
-			t.Errorf("with the new roots: %s by %s, %v", v.Decision, v.RootsRevision, err)
+	})
+	t.Run("roots that are replaced for ever come to no verdict", func(t *testing.T) {
+		w := newWorld(t)
+		w.newRoots = "r"
+		w.restless = true
+		var none *gate.NoVerdict
+		v, err := w.gate().Judge(t.Context(), w.image(w.blob(gzipLayer, "layer")))
+		if !errors.As(err, &none) || none.Step != gate.StepVerify || v.Allowed() {
+			t.Errorf("got %s, %v, want no verdict", v.Decision, err)
 		}
 	})
 	t.Run("data that has become stale is a gap", func(t *testing.T) {
