@@ -90,6 +90,10 @@ func (q *Quarantine) Close() error {
 	return q.store.spool.remove()
 }
 
+// TempDir returns a folder of this process's own, on the file system of the spool, for whatever need not outlive it: if the process is
+// killed, the next one removes the folder.
+func (q *Quarantine) TempDir() string { return q.store.spool.dir }
+
 // Hold implements [gate.Bytes]. The manifest is stored before Hold returns, so that what is judged is what will be served.
 func (q *Quarantine) Hold(ctx context.Context, c gate.Candidate) (gate.Held, error) {
 	if held, ok := q.manifests.get(c); ok {

@@ -15,45 +15,52 @@ type spool struct {
 	lock *os.File
 }
 
-// openSpool makes a folder in parent and removes those whose owners have died.
-func openSpool(parent string) (*spool, error) {
+// openSpool makes a folder in parent and removes those whose owners have died. Processes that start together take turns at it: a
+// folder that is made and not yet locked looks abandoned.
+func openSpool(parent string) (s *spool, err error) {
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return nil, err
+	}
+	turn, err := lockDir(parent, syscall.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, turn.Close()) }()
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if err := removeAbandoned(filepath.Join(parent, e.Name())); err != nil {
+			return nil, err
+		}
 	}
 	dir, err := os.MkdirTemp(parent, "arrivals-")
 	if err != nil {
 		return nil, err
 	}
-	lock, err := lockDir(dir)
+	lock, err := lockDir(dir, syscall.LOCK_EX|syscall.LOCK_NB)
 	if err != nil {
 		return nil, err
-	}
-	entries, err := os.ReadDir(parent)
-	if err != nil {
-		return nil, errors.Join(err, lock.Close())
-	}
-	for _, e := range entries {
-		if err := removeAbandoned(filepath.Join(parent, e.Name())); err != nil {
-			return nil, errors.Join(err, lock.Close())
-		}
 	}
 	return &spool{dir: dir, lock: lock}, nil
 }
 
-// lockDir returns dir opened and locked. Errors: syscall.EWOULDBLOCK when somebody alive holds the lock.
-func lockDir(dir string) (*os.File, error) {
+// lockDir returns dir opened and locked as how says. Errors: syscall.EWOULDBLOCK when somebody alive holds the lock and how says not
+// to wait.
+func lockDir(dir string, how int) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := syscall.Flock(int(f.Fd()), how); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }
 
 func removeAbandoned(dir string) error {
-	lock, err := lockDir(dir)
+	lock, err := lockDir(dir, syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -159,6 +159,31 @@ func TestExamplePolicyAndTrustFit(t *testing.T) {
 	}
 }
 
+// The example and what the command prints are both read by people who will use one of them.
+func TestHostsFileIsWhatTheCommandPrints(t *testing.T) {
+	const proxy = "https://tidewaiter.example.internal:5000"
+	var got []string
+	for line := range strings.Lines(string(readFile(t, "../../deploy/containerd/hosts.toml"))) {
+		line, _, _ = strings.Cut(line, "#")
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "ca =") { // of which the command knows nothing
+			got = append(got, line)
+		}
+	}
+	var out, talk bytes.Buffer
+	if code := run(t.Context(), []string{"clients", "containerd", "--proxy", proxy, "--upstream", "docker.io"}, &out, &talk); code != exitDone {
+		t.Fatalf("exit %d: %s", code, talk.String())
+	}
+	var want []string
+	for line := range strings.Lines(out.String()) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			want = append(want, line)
+		}
+	}
+	if diff := cmp.Diff(got, want); diff != "" {
+		t.Errorf("the example differs from what the command prints (-example +command):\n%s", diff)
+	}
+}
+
 // object is what the tests read of a Kubernetes object.
 type object struct {
 	Kind     string

@@ -95,7 +95,7 @@ func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance
 	in.closers = append(in.closers, in.quarantine.Close)
 
 	// What examines them.
-	in.layers, err = scan.NewLayers(scan.Options{Workers: c.Gate.Workers, UnsafeUnsandboxed: c.Gate.UnsafeUnsandboxedScan, Logger: log})
+	in.layers, err = scan.NewLayers(scan.Options{Workers: c.Gate.Workers, TempDir: in.quarantine.TempDir(), UnsafeUnsandboxed: c.Gate.UnsafeUnsandboxedScan, Logger: log})
 	if err != nil {
 		return nil, err
 	}
