@@ -1,0 +1,118 @@
+// Package e2e_test runs the program as operators do and pulls through it as clients do. It promises that what is tested is the binary:
+// every proxy here is a process of its own, with files for its configuration, in front of upstreams that are servers on loopback.
+// Nothing in it reaches into the program.
+package e2e_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience is how long anything is waited for that should happen at once. It only ends tests that hang.
+const patience = 90 * time.Second
+
+// binary is the program, built once for all tests. Nothing writes it after TestMain.
+var binary string
+
+func TestMain(m *testing.M) {
+	code, err := buildAndRun(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func buildAndRun(m *testing.M) (code int, err error) {
+	dir, err := os.MkdirTemp("", "tidewaiter-e2e-")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	binary = filepath.Join(dir, "tidewaiter")
+	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/tidewaiter").CombinedOutput(); err != nil {
+		return 1, fmt.Errorf("building the program: %w\n%s", err, out)
+	}
+	return m.Run(), nil
+}
+
+// program returns the path of a program that is not ours. A test without it is skipped, except where CI promises that all are there.
+func program(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil && os.Getenv("CI") == "true" {
+		t.Fatalf("%s is missing: %v", name, err)
+	}
+	if err != nil {
+		t.Skipf("%s is not installed", name)
+	}
+	return path
+}
+
+// command returns a command with a home of its own, which dies with the tests if they do not end it.
+func command(t *testing.T, path string, args ...string) *exec.Cmd {
+	t.Helper()
+	home := t.TempDir()
+	cmd := exec.Command(path, args...) // without t's context, which ends before the cleanups do, and servers end well in those
+	cmd.Dir = home
+	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_RUNTIME_DIR="+home, "COSIGN_PASSWORD=")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// run runs a program that is not ours and returns all it says. ok tells whether it succeeded.
+func run(t *testing.T, path string, args ...string) (out string, ok bool) {
+	t.Helper()
+	b, err := command(t, path, args...).CombinedOutput()
+	return string(b), err == nil
+}
+
+func mustRun(t *testing.T, path string, args ...string) string {
+	t.Helper()
+	out, ok := run(t, path, args...)
+	if !ok {
+		t.Fatalf("%s %s: %s", path, strings.Join(args, " "), out)
+	}
+	return out
+}
+
+// said is what a run of our program left behind.
+type said struct {
+	stdout, stderr string
+	code           int
+}
+
+// tidewaiter runs our program to its end.
+func tidewaiter(t *testing.T, args ...string) said {
+	t.Helper()
+	var stdout, stderr strings.Builder
+	cmd := command(t, binary, args...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return said{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+func writeFile(t *testing.T, path string, content []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// replaceFile puts another file where one was, at once, as configuration management does.
+func replaceFile(t *testing.T, path string, content []byte) {
+	t.Helper()
+	writeFile(t, path+".new", content)
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
