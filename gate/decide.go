@@ -20,7 +20,7 @@ const unsignedLifetime = time.Minute
 
 // Decide returns the verdict on e by the policies of set at the time now. It is pure: equal arguments give equal verdicts. Adding
 // a finding or a gap, or taking away a signature, never turns a denial into an admission, and the order of what is in e does not
-// matter. What was not examined and is asked for denies, and no waiver or mode changes that.
+// matter. Layers that are asked for and have not been looked into deny, and no waiver or mode changes that.
 func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 	v := Verdict{
 		Repository: e.Candidate.Repository, Digest: e.Candidate.Digest, MediaType: e.Manifest.MediaType,
@@ -52,8 +52,8 @@ func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 	reasons = append(reasons, findingReasons(p, e, now, &v)...)
 	reasons = append(reasons, secretReasons(p, e)...)
 	reasons = append(reasons, gapReasons(p, e)...)
-	reasons = sorted(reasons)
 	reasons, v.Waived = waive(set.Waivers, e.Candidate, reasons, now, &v)
+	reasons, v.Waived = sorted(reasons), sorted(v.Waived)
 	if p.Secrets != nil && p.Secrets.Warn {
 		reasons, v.Warnings = split(reasons, RuleSecrets)
 	}
@@ -69,7 +69,7 @@ func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 	default:
 		v.Reasons = reasons
 	}
-	if slices.ContainsFunc(v.Reasons, func(r Reason) bool { return r.Rule == RuleSignatures }) {
+	if slices.ContainsFunc(slices.Concat(v.Reasons, v.Warnings), func(r Reason) bool { return r.Rule == RuleSignatures }) {
 		v.lapseAt(now.Add(unsignedLifetime))
 	}
 	return v
@@ -226,7 +226,7 @@ func gapReasons(p Policy, e Evidence) []Reason {
 }
 
 // sorted puts reasons in the order of [Rules], the worst finding first, and drops repetitions: the same package found at two
-// paths is one reason for a person.
+// paths is one reason for a person. Only reasons that every waiver treats alike are dropped for one another.
 func sorted(reasons []Reason) []Reason {
 	rank := map[Rule]int{}
 	for i, r := range Rules() {
@@ -240,15 +240,26 @@ func sorted(reasons []Reason) []Reason {
 	}
 	slices.SortFunc(reasons, func(a, b Reason) int {
 		return cmp.Or(cmp.Compare(rank[a.Rule], rank[b.Rule]), cmp.Compare(severity(b), severity(a)),
-			cmp.Compare(a.Message, b.Message), cmp.Compare(a.path(), b.path()))
+			cmp.Compare(a.Message, b.Message), cmp.Compare(a.about(), b.about()))
 	})
-	return slices.CompactFunc(reasons, func(a, b Reason) bool { return a.Rule == b.Rule && a.Message == b.Message })
+	return slices.CompactFunc(reasons, func(a, b Reason) bool {
+		return a.Rule == b.Rule && a.Message == b.Message && a.packageType() == b.packageType()
+	})
 }
 
-func (r Reason) path() string {
+// packageType returns what a message does not say of the package it is about, and a waiver can.
+func (r Reason) packageType() string {
+	if r.Finding == nil {
+		return ""
+	}
+	return r.Finding.Package.Type
+}
+
+// about says what r is about beyond its message, so that equal messages have an order.
+func (r Reason) about() string {
 	switch {
 	case r.Finding != nil:
-		return r.Finding.Path
+		return r.packageType() + " " + r.Finding.Path
 	case r.Gap != nil:
 		return string(r.Gap.Layer) + r.Gap.Path
 	}

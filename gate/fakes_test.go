@@ -63,10 +63,22 @@ func newWorld(t testing.TB) *world {
 func (w *world) gate() *gate.Gate {
 	g := gate.New(gate.Options{
 		Bytes: w, Releases: w, Scanner: w, Advisories: w, Signatures: w, Policies: w, Verdicts: remembers{w}, Inventories: w, Records: w,
-		Now: func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler), Workers: 4, MaxImageBytes: 1 << 20, Platforms: []string{"linux/amd64"},
+		Now: w.clock, Log: slog.New(slog.DiscardHandler), Workers: 4, MaxImageBytes: 1 << 20, Platforms: []string{"linux/amd64"},
 	})
 	w.t.Cleanup(g.Close)
 	return g
+}
+
+func (w *world) clock() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.now
+}
+
+func (w *world) advance(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now = w.now.Add(d)
 }
 
 func (w *world) note(format string, args ...any) error {
@@ -149,6 +161,8 @@ func (w *world) manifest(repo oci.Repository, fields map[string]any) gate.Candid
 }
 
 func (w *world) sign(c gate.Candidate, authority string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.signatures[c] = gate.SignatureEvidence{Signatures: []gate.Signature{signedBy(authority)}}
 }
 
@@ -222,7 +236,10 @@ func (w *world) Verify(_ context.Context, c gate.Candidate, _ []string) (gate.Si
 	if w.restless {
 		w.newRoots += "r"
 	}
-	return w.signatures[c], w.note("verify %s", c.Digest)
+	err := w.note("verify %s", c.Digest)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.signatures[c], err
 }
 
 func (w *world) Current() *gate.PolicySet { return w.set }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/tidewaiter/tidewaiter/oci"
 )
@@ -96,7 +97,7 @@ func (g *Gate) inheritSignatures(ctx context.Context, p Policy, e *Evidence) err
 			continue
 		}
 		for _, s := range v.Signatures {
-			s.Inherited = parent.Digest
+			s.Inherited, s.Until = parent.Digest, earlier(s.Until, v.Until)
 			e.Signatures = append(e.Signatures, s)
 		}
 		if len(signatureReasons(p, *e, g.o.Now())) == 0 {
@@ -104,6 +105,14 @@ func (g *Gate) inheritSignatures(ctx context.Context, p Policy, e *Evidence) err
 		}
 	}
 	return nil
+}
+
+// earlier returns the earlier of two times, of which the zero time is never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // inventory returns what the image m holds, reading only layers that were never read before, the largest first.
@@ -217,8 +226,10 @@ func (g *Gate) layer(ctx context.Context, c Candidate, desc oci.Descriptor, look
 // readOnce returns the inventory of a layer from the records, or reads the layer: once, however many images ask for it, and once more
 // if secrets are asked for and nobody did before.
 func (g *Gate) readOnce(ctx context.Context, c Candidate, desc oci.Descriptor, look Look) (LayerInventory, error) {
-	done := g.layers.DoChan(fmt.Sprint(desc.Digest, look), g.detached(func(ctx context.Context) (any, error) {
-		if inv, ok, err := g.o.Inventories.Inventory(ctx, desc.Digest); err != nil || ok && (inv.SecretsRead || !look.Secrets) {
+	// Only who asks the same upstream for the same thing shares a reading: another one's slowness or failure is nobody else's.
+	flight := fmt.Sprint(c.Repository.Upstream, " ", desc.Digest, " ", desc.Size, " ", look.Secrets)
+	done := g.layers.DoChan(flight, g.detached(func(ctx context.Context) (any, error) {
+		if inv, ok, err := g.known(ctx, desc.Digest, look); err != nil || ok {
 			return inv, err
 		}
 		return g.readLayer(ctx, c, desc, look)
@@ -232,6 +243,25 @@ func (g *Gate) readOnce(ctx context.Context, c Candidate, desc oci.Descriptor, l
 	case <-ctx.Done():
 		return LayerInventory{}, ctx.Err()
 	}
+}
+
+// known returns the recorded inventory of a layer. ok is false when there is none, or none that has what is looked for.
+func (g *Gate) known(ctx context.Context, layer oci.Digest, look Look) (inv LayerInventory, ok bool, err error) {
+	inv, ok, err = g.o.Inventories.Inventory(ctx, layer)
+	return inv, ok && (inv.SecretsRead || !look.Secrets), err
+}
+
+// allKnown reports whether no layer of m would have to be read.
+func (g *Gate) allKnown(ctx context.Context, m oci.Manifest, look Look) (bool, error) {
+	for _, l := range m.Layers {
+		if _, gap := announced(l); gap != nil {
+			continue
+		}
+		if _, ok, err := g.known(ctx, l.Digest, look); err != nil || !ok {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // readLayer reads a layer and records what it holds. A worker's death is a gap of this judging alone: it may be the machine's
@@ -254,6 +284,9 @@ func (g *Gate) readLayer(ctx context.Context, c Candidate, desc oci.Descriptor, 
 	inv.Format, inv.Layer = InventoryFormat, desc.Digest
 	if slices.ContainsFunc(inv.Gaps, func(gap Gap) bool { return gap.Kind == GapScanner }) {
 		return inv, nil
+	}
+	if more, ok, err := g.known(ctx, desc.Digest, Look{Secrets: true}); err != nil || ok {
+		return more, err // another reading, which looked for secrets too, ended before: there is nothing to add to it
 	}
 	return inv, g.o.Inventories.RecordInventory(ctx, inv)
 }

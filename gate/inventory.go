@@ -37,9 +37,6 @@ type Package struct {
 	Licenses []string `json:"licenses,omitempty"`
 }
 
-// PURL returns the short form of the package people write in policies: "deb/openssl@3.0.1".
-func (p Package) PURL() string { return p.Type + "/" + p.Name + "@" + p.Version }
-
 // Look says what is looked for in a layer besides packages.
 type Look struct {
 	// Secrets are credentials left in files. Looking for them costs many times what all else does.
@@ -74,8 +71,8 @@ type OS struct {
 	Name    string `json:"name,omitempty"`
 }
 
-// LayerInventory is what reading one layer found. It depends on the layer's bytes and [InventoryFormat] alone, so a layer is read
-// once, ever.
+// LayerInventory is what reading one layer found. It depends on the layer's bytes, [InventoryFormat] and whether secrets were looked
+// for, so a layer is read once, ever, and once more for the first policy that asks for secrets.
 type LayerInventory struct {
 	Format int        `json:"format"`
 	Layer  oci.Digest `json:"layer"`
@@ -94,7 +91,7 @@ type LayerInventory struct {
 	Opaque []string `json:"opaque,omitempty"`
 	// OSRelease maps the path of each os-release file to what it says.
 	OSRelease map[string]OS `json:"os_release,omitempty"`
-	// SecretsRead says that Secrets is all there is; else nobody has looked. Sorted by path, then kind.
+	// SecretsRead says that secrets were looked for; else Secrets is empty for want of looking. Sorted by path, then kind.
 	SecretsRead bool     `json:"secrets_read,omitempty"`
 	Secrets     []Secret `json:"secrets,omitempty"`
 	// Gaps is what could not be read of the layer. A layer that could not be read at all has a gap and nothing else.

@@ -3,7 +3,6 @@ package gate
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -75,7 +74,9 @@ type Gate struct {
 	// flights has one judging per key, layers one reading per layer.
 	flights, layers singleflight.Group
 	// steps maps the key of a judging under way to an *atomic.Pointer[string]: the step it is at.
-	steps   sync.Map
+	steps sync.Map
+	// ahead has the candidates that are being judged with nobody waiting.
+	ahead   sync.Map
 	workers chan struct{}
 	started chan struct{}
 	// lifetime ends when Close is called, and with it every judging.
@@ -184,16 +185,21 @@ func (g *Gate) verdict(ctx context.Context, in Inputs) (Verdict, error) {
 // Start begins to judge c, if nobody has, without waiting for the verdict. It does nothing when too much is under way already:
 // whoever needs the verdict will ask for it.
 func (g *Gate) Start(c Candidate) {
+	if _, started := g.ahead.LoadOrStore(c, nil); started {
+		return
+	}
 	select {
 	case g.started <- struct{}{}:
 	default:
+		g.ahead.Delete(c)
 		return
 	}
 	go func() {
+		defer g.ahead.Delete(c)
 		defer func() { <-g.started }()
 		_, err := g.detached(func(ctx context.Context) (any, error) { return g.Judge(ctx, c) })()
 		if err != nil {
-			g.o.Log.Debug("judging ahead", "candidate", c.String(), "err", err)
+			g.o.Log.DebugContext(g.lifetime, "judging ahead", "candidate", c.String(), "err", err)
 		}
 	}()
 }
@@ -220,10 +226,11 @@ func (g *Gate) possess(ctx context.Context, v Verdict) error {
 // fly joins the judging of in, or begins it. The judging has its own deadline and outlives ctx.
 func (g *Gate) fly(ctx context.Context, in Inputs) (Verdict, error) {
 	key := in.Key().String()
-	step, _ := g.steps.LoadOrStore(key, newStep())
 	done := g.flights.DoChan(key, g.detached(func(ctx context.Context) (any, error) {
+		var at atomic.Pointer[string]
+		g.steps.Store(key, &at)
 		defer g.steps.Delete(key)
-		return g.judge(ctx, in, step.(*atomic.Pointer[string]))
+		return g.judge(ctx, in, &at)
 	}))
 	select {
 	case result := <-done:
@@ -235,15 +242,18 @@ func (g *Gate) fly(ctx context.Context, in Inputs) (Verdict, error) {
 		}
 		return result.Val.(Verdict), nil
 	case <-ctx.Done():
-		return Verdict{}, &NoVerdict{*step.(*atomic.Pointer[string]).Load(), ctx.Err()}
+		return Verdict{}, &NoVerdict{g.stepOf(key), ctx.Err()}
 	}
 }
 
-func newStep() *atomic.Pointer[string] {
-	var p atomic.Pointer[string]
-	first := StepHold
-	p.Store(&first)
-	return &p
+// stepOf returns the step the judging under key is at; the first while it has not come to any.
+func (g *Gate) stepOf(key string) string {
+	if at, ok := g.steps.Load(key); ok {
+		if step := at.(*atomic.Pointer[string]).Load(); step != nil {
+			return *step
+		}
+	}
+	return StepHold
 }
 
 // judge makes the verdict on in. This is the whole of it, in order; what is true should the process die is said at each step.
@@ -290,9 +300,17 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string])
 		return g.conclude(ctx, in, e, step)
 	}
 	// A refusal that is certain without the layers does not wait for them. Dropped bytes need no further look; bytes that are
-	// kept for review are examined with nobody waiting.
+	// kept for review are examined with nobody waiting, unless all their layers are known.
 	if early := Decide(in.Policies, e, g.o.Now()); p.Mode == Enforce && len(early.Reasons) > 1 {
-		return g.conclude(ctx, in, e, step)
+		known := false
+		if early.Keep {
+			if known, err = g.allKnown(ctx, held.Manifest, p.looksFor()); err != nil {
+				return Verdict{}, &NoVerdict{StepInventory, err}
+			}
+		}
+		if !known {
+			return g.conclude(ctx, in, e, step)
+		}
 	}
 	if err := g.gatherLayers(ctx, in, p, &e, step); err != nil {
 		return Verdict{}, err
@@ -333,7 +351,7 @@ func (g *Gate) gatherLayers(ctx context.Context, in Inputs, p Policy, e *Evidenc
 func (g *Gate) conclude(ctx context.Context, in Inputs, e Evidence, step func(string, func() error) error) (Verdict, error) {
 	v := Decide(in.Policies, e, g.o.Now())
 	v.Key, v.SnapshotID, v.RootsRevision = in.Key().String(), in.Snapshot.ID, in.Roots
-	if v.Allowed() {
+	if g.o.Now().Before(in.Snapshot.Until) { // later it has become a gap for whoever goes by the data, and nothing to anybody else
 		v.lapseAt(in.Snapshot.Until)
 	}
 	if err := step(StepRecord, func() error { return g.o.Records.RecordVerdict(ctx, v) }); err != nil {
@@ -359,7 +377,7 @@ func (g *Gate) settle(ctx context.Context, in Inputs, v Verdict, e Evidence, mad
 		}
 	}
 	if !v.Complete && v.Keep {
-		g.examineLater(in, v)
+		g.examineLater(in)
 	}
 	return nil
 }
@@ -386,36 +404,59 @@ func (g *Gate) startChildren(index Candidate, m oci.Manifest) {
 	}
 }
 
-// examineLater completes the evidence of a denied candidate that is kept for review. The decision stands meanwhile, and after.
-func (g *Gate) examineLater(in Inputs, early Verdict) {
-	g.flights.DoChan("examine:"+early.Key, g.detached(func(ctx context.Context) (any, error) {
-		err := g.examine(ctx, in, early)
-		if err != nil {
+// Examine returns the verdict on c as [Gate.Judge] does, but with everything looked into that the policy asks for: also where the
+// refusal is certain without, and waiting for it.
+func (g *Gate) Examine(ctx context.Context, c Candidate) (Verdict, error) {
+	v, err := g.Judge(ctx, c)
+	if err != nil || v.Complete {
+		return v, err
+	}
+	select {
+	case result := <-g.examineLater(g.inputs(c)):
+		if result.Err != nil {
+			return Verdict{}, result.Err
+		}
+		return result.Val.(Verdict), nil
+	case <-ctx.Done():
+		return Verdict{}, &NoVerdict{StepInventory, ctx.Err()}
+	}
+}
+
+// examineLater completes the evidence of a denied candidate. The decision stands meanwhile.
+func (g *Gate) examineLater(in Inputs) <-chan singleflight.Result {
+	return g.flights.DoChan("examine:"+in.Key().String(), g.detached(func(ctx context.Context) (any, error) {
+		v, err := g.examine(ctx, in)
+		if err != nil && ctx.Err() == nil {
 			g.o.Log.WarnContext(ctx, "examining what is in quarantine", "candidate", in.Candidate.String(), "err", err)
 		}
-		return nil, err
+		return v, err
 	}))
 }
 
-func (g *Gate) examine(ctx context.Context, in Inputs, early Verdict) error {
-	held, err := g.o.Bytes.Hold(ctx, in.Candidate)
-	if err != nil {
-		return fmt.Errorf("%s: %w", StepHold, err)
-	}
-	p, _ := in.Policies.For(in.Candidate.Repository)
-	e := Evidence{
-		Candidate: in.Candidate, Manifest: held.Manifest,
-		SignatureEvidence: SignatureEvidence{Signatures: early.Signatures, Rejections: early.Rejections},
-	}
+// examine judges in with everything looked into. Signatures come last: reading layers takes long, and what is decided at the end must
+// not rest on how things were at the beginning.
+func (g *Gate) examine(ctx context.Context, in Inputs) (Verdict, error) {
 	step := func(name string, do func() error) error {
 		if err := do(); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return &NoVerdict{name, err}
 		}
 		return nil
 	}
-	if err := g.gatherLayers(ctx, in, p, &e, step); err != nil {
+	var held Held
+	err := step(StepHold, func() (err error) {
+		held, err = g.o.Bytes.Hold(ctx, in.Candidate)
 		return err
+	})
+	if err != nil {
+		return Verdict{}, err
 	}
-	_, err = g.conclude(ctx, in, e, step)
-	return err
+	p, _ := in.Policies.For(in.Candidate.Repository)
+	e := Evidence{Candidate: in.Candidate, Manifest: held.Manifest}
+	if err := g.gatherLayers(ctx, in, p, &e, step); err != nil {
+		return Verdict{}, err
+	}
+	if err := step(StepVerify, func() error { return g.gatherSignatures(ctx, p, in.Roots, &e) }); err != nil {
+		return Verdict{}, err
+	}
+	return g.conclude(ctx, in, e, step)
 }

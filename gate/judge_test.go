@@ -32,26 +32,29 @@ func TestJudge(t *testing.T) {
 		}
 	})
 	t.Run("sixteen callers cause one judging and one reading of each layer", func(t *testing.T) {
-		w := newWorld(t)
-		w.stall = make(chan struct{})
-		c := w.image(w.blob(gzipLayer, "one"), w.blob(gzipLayer, "two"))
-		g := w.gate()
-		var callers sync.WaitGroup
-		for range 16 {
-			callers.Go(func() {
-				if v, err := g.Judge(t.Context(), c); err != nil || !v.Allowed() {
-					t.Errorf("got %s, %v", v.Decision, err)
-				}
-			})
-		}
-		close(w.stall)
-		callers.Wait()
-		if got := w.count("record verdict"); got != 1 {
-			t.Errorf("%d judgings, want 1", got)
-		}
-		if got := w.count("scan "); got != 2 {
-			t.Errorf("%d layers read, want 2", got)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.stall = make(chan struct{})
+			c := w.image(w.blob(gzipLayer, "one"), w.blob(gzipLayer, "two"))
+			g := w.gate()
+			var callers sync.WaitGroup
+			for range 16 {
+				callers.Go(func() {
+					if v, err := g.Judge(t.Context(), c); err != nil || !v.Allowed() {
+						t.Errorf("got %s, %v", v.Decision, err)
+					}
+				})
+			}
+			synctest.Wait() // all of them wait for the same layers
+			close(w.stall)
+			callers.Wait()
+			if got := w.count("record verdict"); got != 1 {
+				t.Errorf("%d judgings, want 1", got)
+			}
+			if got := w.count("scan "); got != 2 {
+				t.Errorf("%d layers read, want 2", got)
+			}
+		})
 	})
 	t.Run("a remembered verdict costs no call", func(t *testing.T) {
 		w := newWorld(t)
@@ -164,6 +167,55 @@ func TestEarlyRefusal(t *testing.T) {
 			t.Errorf("got %s, complete %t, %v, calls %q", v.Decision, v.Complete, err, w.calls)
 		}
 	})
+	t.Run("looks at the signatures again once the layers have been read", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.stall = make(chan struct{})
+			c := w.image(w.blob(gzipLayer, "layer"))
+			w.sign(c, "stranger")
+			g := w.gate()
+			if v, err := g.Judge(t.Context(), c); err != nil || v.Allowed() {
+				t.Fatalf("got %s, %v", v.Decision, err)
+			}
+			synctest.Wait()
+			w.sign(c, "release") // while the layers are being read
+			close(w.stall)
+			synctest.Wait()
+			if last := w.lastRecord(); !last.Allowed() {
+				t.Errorf("the last record: %s (%s)", last.Decision, last.Summary())
+			}
+			if v, err := g.Judge(t.Context(), c); err != nil || !v.Allowed() || !w.isReleased(c) {
+				t.Errorf("got %s (%s), %v", v.Decision, v.Summary(), err)
+			}
+		})
+	})
+	t.Run("is whole at once when all layers are known", func(t *testing.T) {
+		w := newWorld(t)
+		layer := w.blob(gzipLayer, "layer")
+		w.packages[layer.Digest], w.findings = []gate.Package{log4j.Package}, []gate.Finding{log4j}
+		g := w.gate()
+		if _, err := g.Judge(t.Context(), w.image(layer)); err != nil {
+			t.Fatal(err)
+		}
+		unsigned := w.manifest(nginx, map[string]any{
+			"mediaType": oci.MediaTypeImage, "config": w.blob(oci.MediaTypeEmpty, "{}"), "layers": []oci.Descriptor{layer},
+		})
+		v, err := g.Judge(t.Context(), unsigned)
+		if err != nil || v.Allowed() || !v.Complete || len(v.Reasons) != 2 {
+			t.Errorf("got %s (%s), complete %t, %v", v.Decision, v.Summary(), v.Complete, err)
+		}
+	})
+	t.Run("is examined to the end for whoever asks for that", func(t *testing.T) {
+		w := newWorld(t)
+		layer := w.blob(gzipLayer, "layer")
+		w.packages[layer.Digest], w.findings = []gate.Package{log4j.Package}, []gate.Finding{log4j}
+		c := w.image(layer)
+		w.sign(c, "stranger")
+		v, err := w.gate().Examine(t.Context(), c)
+		if err != nil || v.Allowed() || !v.Complete || len(v.Findings) != 1 {
+			t.Errorf("got %s (%s), complete %t, %v", v.Decision, v.Summary(), v.Complete, err)
+		}
+	})
 	t.Run("does not wait for the layers it examines for the review", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
@@ -273,6 +325,21 @@ func TestVerdictsAreBoundToTheirInputs(t *testing.T) {
 		v, err := w.gate().Judge(t.Context(), w.image(w.blob(gzipLayer, "layer")))
 		if !errors.As(err, &none) || none.Step != gate.StepVerify || v.Allowed() {
 			t.Errorf("got %s, %v, want no verdict", v.Decision, err)
+		}
+	})
+	t.Run("data that has become stale is nothing to a policy that does not go by it", func(t *testing.T) {
+		w := newWorld(t)
+		w.set.Policies[0].Vulnerabilities = nil
+		w.snap.Until = noon
+		c := w.image(w.blob(gzipLayer, "layer"))
+		g := w.gate()
+		for range 3 {
+			if v, err := g.Judge(t.Context(), c); err != nil || !v.Allowed() {
+				t.Errorf("got %s (%s), %v", v.Decision, v.Summary(), err)
+			}
+		}
+		if got := w.count("record verdict"); got != 1 {
+			t.Errorf("%d judgings, want 1", got)
 		}
 	})
 	t.Run("data that has become stale is a gap", func(t *testing.T) {
@@ -406,6 +473,21 @@ func TestIndexes(t *testing.T) {
 		v, err := g.Judge(t.Context(), child)
 		if err != nil || !v.Allowed() || v.Signatures[0].Inherited != index.Digest {
 			t.Errorf("got %s (%s), %v", v.Decision, v.Summary(), err)
+		}
+	})
+	t.Run("what a child inherits lasts no longer than the verdict on the index", func(t *testing.T) {
+		w, child := setup(t)
+		index := w.index(nginx, child)
+		w.sign(index, "release")
+		g := w.gate()
+		parent, err := g.Judge(t.Context(), index)
+		if err != nil || !parent.Allowed() {
+			t.Fatalf("the index: %s, %v", parent.Decision, err)
+		}
+		w.advance(23 * time.Hour)
+		v, err := g.Judge(t.Context(), child)
+		if err != nil || !v.Allowed() || v.Until.After(parent.Until) {
+			t.Errorf("got %s until %s, %v; the index counts until %s", v.Decision, v.Until, err, parent.Until)
 		}
 	})
 	t.Run("a child nobody vouches for is denied", func(t *testing.T) {

@@ -36,7 +36,7 @@ func (r Repository) String() string {
 }
 
 // Escaped returns the name in the form that is legal as a repository path and as a storage path: a port's ':' as '_'.
-func (r Repository) Escaped() string { return strings.Replace(r.String(), ":", "_", 1) }
+func (r Repository) Escaped() string { return EscapePort(r.String()) }
 
 // ValidHost reports whether host may name an upstream: a lower-case host name that nobody can take for the first component of a
 // path, see [SplitUpstream].
@@ -74,6 +74,9 @@ func UnescapePort(host string) string {
 	}
 	return host
 }
+
+// EscapePort writes a port's ':' as the '_' that is legal in a repository path.
+func EscapePort(host string) string { return strings.Replace(host, ":", "_", 1) }
 
 // Reference names one manifest in a repository.
 type Reference struct {
