@@ -34,6 +34,18 @@ type arrival struct {
 	changed chan struct{} // guarded by mu: closed, and replaced, at every change
 }
 
+// arrivalKey tells whose fetch can be shared: the same upstream's, of a blob announced alike. Another upstream that is slow, fails, or
+// is said to have the blob with another size, keeps nobody waiting but its own.
+type arrivalKey struct {
+	upstream string
+	digest   oci.Digest
+	size     int64
+}
+
+func (a *arrival) key() arrivalKey {
+	return arrivalKey{a.candidate.Repository.Upstream, a.desc.Digest, a.desc.Size}
+}
+
 // arrive joins the arrival of desc, or begins it.
 func (q *Quarantine) arrive(c gate.Candidate, desc oci.Descriptor) (*arrival, error) {
 	q.mu.Lock()
@@ -41,22 +53,13 @@ func (q *Quarantine) arrive(c gate.Candidate, desc oci.Descriptor) (*arrival, er
 	if err := q.lifetime.Err(); err != nil {
 		return nil, err
 	}
-	if a, ok := q.arrivals[desc.Digest]; ok {
-		if a.desc.Size != desc.Size {
-			return nil, fmt.Errorf("%s: announced with %d and with %d bytes: %w", desc.Digest, a.desc.Size, desc.Size, oci.ErrMismatch)
-		}
+	begun := &arrival{candidate: c, desc: desc, changed: make(chan struct{})}
+	if a, ok := q.arrivals[begun.key()]; ok {
 		return a, nil
 	}
-	a := &arrival{candidate: c, desc: desc, changed: make(chan struct{})}
-	q.arrivals[desc.Digest] = a
-	q.fetching.Go(func() { q.receive(a) })
-	return a, nil
-}
-
-func (q *Quarantine) arriving(d oci.Digest) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.arrivals[d] != nil
+	q.arrivals[begun.key()] = begun
+	q.fetching.Go(func() { q.receive(begun) })
+	return begun, nil
 }
 
 // receive carries an arrival through, and takes it off the list when it has ended either way.
@@ -65,7 +68,7 @@ func (q *Quarantine) receive(a *arrival) {
 	defer cancel()
 	err := q.fetch(ctx, a)
 	q.mu.Lock()
-	delete(q.arrivals, a.desc.Digest)
+	delete(q.arrivals, a.key())
 	q.mu.Unlock()
 	a.change(func() { a.done, a.err = true, err })
 }
@@ -73,6 +76,9 @@ func (q *Quarantine) receive(a *arrival) {
 // fetch brings the bytes to the spool, checks them, and moves them to where blobs lie. Dying anywhere before the move leaves a spool
 // file that the next start removes; dying after it leaves a blob that is intact and that nobody can be served.
 func (q *Quarantine) fetch(ctx context.Context, a *arrival) error {
+	if err := q.store.hasBlob(ctx, a.desc.Digest); !errors.Is(err, errNotHeld) {
+		return err // another arrival brought it between two looks
+	}
 	file, err := q.store.spool.create()
 	if err != nil {
 		return err
@@ -85,6 +91,9 @@ func (q *Quarantine) fetch(ctx context.Context, a *arrival) error {
 	}
 	q.claims.RLock()
 	defer q.claims.RUnlock()
+	if err := q.store.hasManifest(ctx, a.candidate); err != nil { // dropped meanwhile: nobody would ever drop this blob
+		return fmt.Errorf("storing %s for %s: the manifest: %v", a.desc.Digest, a.candidate, err)
+	}
 	if err := q.store.claim(ctx, a.candidate, a.desc.Digest); err != nil {
 		return fmt.Errorf("storing %s: %w", a.desc.Digest, err)
 	}

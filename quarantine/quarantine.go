@@ -56,7 +56,7 @@ type Quarantine struct {
 	claims sync.RWMutex
 
 	mu       sync.Mutex
-	arrivals map[oci.Digest]*arrival // guarded by mu; one per blob being fetched
+	arrivals map[arrivalKey]*arrival // guarded by mu; what is being fetched
 	fetching sync.WaitGroup          // added to under mu, while lifetime has not ended
 	lifetime context.Context
 	end      context.CancelFunc
@@ -77,7 +77,7 @@ func New(source Source, driver storagedriver.StorageDriver, root, spool string, 
 		intact:    newBounded[oci.Digest, identity](maxRemembered),
 		claimed:   newBounded[claimKey, struct{}](maxRemembered),
 		released:  newBounded[gate.Candidate, map[oci.Digest]bool](maxRemembered),
-		arrivals:  map[oci.Digest]*arrival{}, lifetime: lifetime, end: end,
+		arrivals:  map[arrivalKey]*arrival{}, lifetime: lifetime, end: end,
 	}, nil
 }
 
@@ -288,7 +288,7 @@ func (q *Quarantine) Withdraw(ctx context.Context, c gate.Candidate, drop bool) 
 func (q *Quarantine) drop(ctx context.Context, c gate.Candidate, d oci.Digest) error {
 	q.claimed.remove(claimKey{c, d})
 	left, err := q.store.unclaim(ctx, c, d)
-	if err != nil || left > 0 || q.arriving(d) {
+	if err != nil || left > 0 {
 		return err
 	}
 	q.intact.remove(d)

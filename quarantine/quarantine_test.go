@@ -30,6 +30,8 @@ type fakeSource struct {
 	types map[string]string // guarded by mu; media types of manifests
 	// hold, when not nil, is received from before every chunk of a blob.
 	hold chan struct{}
+	// slow is hold for single repositories.
+	slow map[oci.Repository]chan struct{}
 }
 
 func newFakeSource() *fakeSource {
@@ -72,6 +74,9 @@ func (s *fakeSource) Blob(_ context.Context, repo oci.Repository, desc oci.Descr
 	b, _, err := s.get("blob", repo, desc.Digest.String())
 	if err != nil {
 		return nil, err
+	}
+	if slow := s.slow[repo]; slow != nil {
+		return io.NopCloser(&steppedReader{b: b, hold: slow}), nil
 	}
 	if s.hold == nil {
 		return io.NopCloser(bytes.NewReader(b)), nil
@@ -164,6 +169,9 @@ func open(t *testing.T, w world, spool string) world {
 
 func (w world) readAll(t *testing.T, c gate.Candidate, desc oci.Descriptor) ([]byte, error) {
 	t.Helper()
+	if _, err := w.Hold(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
 	r, err := w.Open(t.Context(), c, desc)
 	if err != nil {
 		return nil, err
@@ -205,6 +213,9 @@ func TestOpen(t *testing.T) {
 			w.source.hold = make(chan struct{})
 			layer := w.source.put(repoA, bytes.Repeat([]byte("layer"), 1000))
 			c := w.source.image(t, repoA, layer)
+			if _, err := w.Hold(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
 			var readers sync.WaitGroup
 			var opened sync.WaitGroup
 			for range 16 {
@@ -286,6 +297,9 @@ func TestOpen(t *testing.T) {
 		w.source.hold = make(chan struct{})
 		layer := w.source.put(repoA, []byte("abc"))
 		c := w.source.image(t, repoA, layer)
+		if _, err := w.Hold(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
 		r, err := w.Open(t.Context(), c, layer)
 		if err != nil {
 			t.Fatal(err)
@@ -317,6 +331,9 @@ func TestOpen(t *testing.T) {
 		w.source.hold = make(chan struct{})
 		layer := w.source.put(repoA, []byte("abc"))
 		c := w.source.image(t, repoA, layer)
+		if _, err := w.Hold(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
 		ctx, leave := context.WithCancel(t.Context())
 		r, err := w.Open(ctx, c, layer)
 		if err != nil {
@@ -353,6 +370,48 @@ func TestOpen(t *testing.T) {
 			if got, err := w.readAll(t, c, layer); string(got) != "good" || err != nil {
 				t.Errorf("restart %t: got %q, %v", restart, got, err)
 			}
+		}
+	})
+
+	t.Run("another upstream that is slow with the same blob keeps nobody waiting", func(t *testing.T) {
+		w := onFiles(t)
+		slow := make(chan struct{})
+		w.source.slow = map[oci.Repository]chan struct{}{repoB: slow}
+		layer := w.source.put(repoA, []byte("shared by both"))
+		w.source.put(repoB, []byte("shared by both"))
+		r, err := w.Open(t.Context(), w.source.image(t, repoB, layer), layer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = r.Close() }()
+		if got, err := w.readAll(t, w.source.image(t, repoA, layer), layer); string(got) != "shared by both" || err != nil {
+			t.Errorf("got %q, %v", got, err)
+		}
+		close(slow)
+	})
+
+	t.Run("a blob that arrives for what was dropped meanwhile is not stored", func(t *testing.T) {
+		w := onFiles(t)
+		w.source.hold = make(chan struct{})
+		layer := w.source.put(repoA, []byte("layer"))
+		c := w.source.image(t, repoA, layer)
+		if _, err := w.Hold(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		r, err := w.Open(t.Context(), c, layer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = r.Close() }()
+		if err := w.Withdraw(t.Context(), c, true); err != nil {
+			t.Fatal(err)
+		}
+		close(w.source.hold)
+		if got, err := io.ReadAll(r); err == nil || len(got) >= int(layer.Size) {
+			t.Errorf("got %q, %v", got, err)
+		}
+		if _, err := os.Stat(blobFile(w.root, layer.Digest)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("got %v, want it gone", err)
 		}
 	})
 

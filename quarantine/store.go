@@ -111,6 +111,15 @@ func (s *store) hasBlob(ctx context.Context, d oci.Digest) error {
 	return err
 }
 
+// hasManifest returns nil when c's manifest is stored. Errors: errNotHeld.
+func (s *store) hasManifest(ctx context.Context, c gate.Candidate) error {
+	_, err := s.driver.Stat(ctx, manifestPath(c))
+	if isNotFound(err) {
+		return errNotHeld
+	}
+	return err
+}
+
 // openBlob opens a stored blob, unverified. Errors: errNotHeld.
 func (s *store) openBlob(ctx context.Context, d oci.Digest) (io.ReadCloser, error) {
 	r, err := s.driver.Reader(ctx, blobPath(d), 0)
