@@ -130,7 +130,7 @@ func (l *Layers) readLayer(ctx context.Context, layer oci.Descriptor, r io.Reade
 		if err := drain(ctx, buffered, make([]byte, chunkBytes)); err != nil {
 			return gate.LayerInventory{}, err
 		}
-		return unread(layer.Digest, *gap), nil
+		return unread(layer.Digest, *gap, look), nil
 	}
 	if err := l.begin(ctx); err != nil {
 		return gate.LayerInventory{}, err
@@ -148,16 +148,16 @@ func (l *Layers) readLayer(ctx context.Context, layer oci.Descriptor, r io.Reade
 	if gap != nil {
 		l.log.WarnContext(ctx, "a layer was not read", "digest", layer.Digest, "gap", gap.Kind, "why", gap.Why,
 			"state", a.state.String(), "complaint", printable(a.complaint))
-		return unread(layer.Digest, *gap), nil
+		return unread(layer.Digest, *gap, look), nil
 	}
 	inv.Compression, inv.SecretsRead = compressionNames[enc], look.Secrets
 	return inv, nil
 }
 
-// unread returns the inventory of a layer of which nothing is known but why.
-func unread(layer oci.Digest, gap gate.Gap) gate.LayerInventory {
+// unread returns the inventory of a layer of which nothing is known but why: looking again would not tell more.
+func unread(layer oci.Digest, gap gate.Gap, look gate.Look) gate.LayerInventory {
 	gap.Layer = layer
-	return gate.LayerInventory{Format: gate.InventoryFormat, Layer: layer, Gaps: []gate.Gap{gap}}
+	return gate.LayerInventory{Format: gate.InventoryFormat, Layer: layer, SecretsRead: look.Secrets, Gaps: []gate.Gap{gap}}
 }
 
 // begin takes a place among those who read, waiting for one.

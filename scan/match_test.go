@@ -59,7 +59,7 @@ func inventory(os gate.OS, packages ...string) gate.Inventory {
 // brief returns findings as "CVE-1 high npm/lodash@1.0 fixed 1.1", and gaps as their kinds.
 func brief(findings []gate.Finding, gaps []gate.Gap) (lines []string) {
 	for _, f := range findings {
-		line := fmt.Sprintf("%s %s %s", f.ID, f.Severity, f.Package.PURL())
+		line := fmt.Sprintf("%s %s %s", f.ID, f.Severity, f.Package.Type+"/"+f.Package.Name+"@"+f.Package.Version)
 		if f.FixedVersion != "" {
 			line += " fixed " + f.FixedVersion
 		}
