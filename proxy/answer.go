@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -110,7 +111,7 @@ type exchange struct {
 // breaking off the connection; so is [http.ErrAbortHandler], which is not a fault of ours.
 func (p *Proxy) finish(r *http.Request, x *exchange) {
 	fault := recover()
-	if fault != nil && fault != http.ErrAbortHandler {
+	if err, _ := fault.(error); fault != nil && !errors.Is(err, http.ErrAbortHandler) {
 		x.err = fmt.Errorf("panic: %v", fault)
 		p.o.Log.ErrorContext(r.Context(), "panic", "request_id", x.id, "err", x.err, "stack", string(debug.Stack()))
 		if x.answer.status == 0 {

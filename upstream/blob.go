@@ -40,7 +40,7 @@ func (rs *Registries) Blob(ctx context.Context, repo oci.Repository, desc oci.De
 		return ctx.Err()
 	}
 	if err := b.open(0); err != nil {
-		b.finish(err)
+		_ = b.finish(err) // it returns err as Read will, and this is not Read
 		return nil, fmt.Errorf("reading blob %s of %s: %w", desc.Digest, repo, err)
 	}
 	return b, nil

@@ -63,7 +63,7 @@ func try(t *testing.T, method, url string, body []byte, header ...string) (answe
 	if err != nil {
 		return answered{}, err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }() // it has been read
 	b, err := io.ReadAll(resp.Body)
 	return answered{resp.StatusCode, resp.Header, b}, err
 }
@@ -527,7 +527,7 @@ func TestClose(t *testing.T) {
 			t.Fatal(err)
 		}
 		if resp, err := http.DefaultClient.Do(req); err == nil {
-			resp.Body.Close()
+			_ = resp.Body.Close() // nothing of it is wanted
 			t.Errorf("%s still answers", host)
 		}
 	}
