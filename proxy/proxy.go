@@ -185,7 +185,7 @@ func (p *Proxy) serve(x *exchange, r *http.Request, q oci.Request) error {
 func pushRefused(repo oci.Repository) error {
 	message := repo.String() + " cannot be changed through this address"
 	if repo.Upstream != "" {
-		message = repo.String() + " belongs to an upstream and can only be read here; push to a hosted repository, whose name begins with no host"
+		message = repo.String() + " belongs to an upstream and can only be read here; push to " + repo.Upstream + " itself"
 	}
 	return &oci.Error{Code: oci.CodeUnsupported, Message: message}
 }

@@ -28,7 +28,7 @@ func decode(t *testing.T, raw []byte, into any) {
 
 func TestEndpoints(t *testing.T) {
 	digest := oci.FromBytes(nil).String()
-	const readOnly = "docker.io/library/app belongs to an upstream and can only be read here; push to a hosted repository, whose name begins with no host"
+	const readOnly = "docker.io/library/app belongs to an upstream and can only be read here; push to docker.io itself"
 	for _, tt := range []struct {
 		law, method, target string
 		wantStatus          int
