@@ -39,6 +39,7 @@ type world struct {
 	restless   bool          // and again each time
 	breaks     string        // the call that fails
 	stall      chan struct{} // when not nil, layers are read only once it is closed
+	stalls     string        // when not empty, the one upstream whose layers stall
 	reading    chan struct{} // receives a value whenever a layer begins to be read
 
 	mu          sync.Mutex
@@ -180,11 +181,22 @@ func (w *world) Hold(_ context.Context, c gate.Candidate) (gate.Held, error) {
 	return gate.Held{Candidate: c, Content: content, Manifest: m}, err
 }
 
-func (w *world) Open(_ context.Context, _ gate.Candidate, desc oci.Descriptor) (io.ReadCloser, error) {
+func (w *world) Open(_ context.Context, c gate.Candidate, desc oci.Descriptor) (io.ReadCloser, error) {
 	if err := w.note("open %s %s", desc.MediaType, desc.Digest); err != nil {
 		return nil, err
 	}
+	if w.stalls != "" && c.Repository.Upstream == w.stalls {
+		return io.NopCloser(io.MultiReader(waitFor(w.stall), bytes.NewReader(w.blobs[desc.Digest]))), nil
+	}
 	return io.NopCloser(bytes.NewReader(w.blobs[desc.Digest])), nil
+}
+
+// waitFor is a reader without content that ends once the channel is closed.
+type waitFor chan struct{}
+
+func (c waitFor) Read([]byte) (int, error) {
+	<-c
+	return 0, io.EOF
 }
 
 func (w *world) ReadLayer(ctx context.Context, layer oci.Descriptor, r io.Reader, look gate.Look) (gate.LayerInventory, error) {
@@ -192,7 +204,7 @@ func (w *world) ReadLayer(ctx context.Context, layer oci.Descriptor, r io.Reader
 		return gate.LayerInventory{}, err
 	}
 	w.reading <- struct{}{}
-	if w.stall != nil {
+	if w.stall != nil && w.stalls == "" {
 		select {
 		case <-w.stall:
 		case <-ctx.Done():

@@ -1,7 +1,6 @@
 package gate
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -14,13 +13,6 @@ import (
 
 	"github.com/tidewaiter/tidewaiter/oci"
 )
-
-// maxStatementBytes bounds a layer that is read to see whether it is a signature or attestation. The largest in the wild are SBOM
-// attestations of some megabytes.
-const maxStatementBytes = 16 << 20
-
-// maxStatements bounds the layers of a manifest of signatures, one per signature.
-const maxStatements = 64
 
 // gatherSignatures adds to e who signed it by the trust roots of that revision, and whether it is nothing but signatures itself.
 func (g *Gate) gatherSignatures(ctx context.Context, p Policy, roots string, e *Evidence) error {
@@ -50,31 +42,6 @@ func (g *Gate) gatherSignatures(ctx context.Context, p Policy, roots string, e *
 		return nil
 	}
 	return g.inheritSignatures(ctx, p, e)
-}
-
-// onlyStatements reports whether every layer of m is a JSON document, as its media type claims. What a layer claims counts for
-// nothing until it has been read: an image behind the media types of signatures is an image.
-func (g *Gate) onlyStatements(ctx context.Context, c Candidate, m oci.Manifest) (bool, error) {
-	if len(m.Layers) > maxStatements {
-		return false, nil
-	}
-	for _, l := range m.Layers {
-		if l.Size > maxStatementBytes {
-			return false, nil
-		}
-		r, err := g.o.Bytes.Open(ctx, c, l)
-		if err != nil {
-			return false, err
-		}
-		body, err := oci.ReadBounded(r, maxStatementBytes)
-		if err := errors.Join(err, r.Close()); err != nil {
-			return false, err
-		}
-		if !bytes.HasPrefix(body, []byte("{")) || !json.Valid(body) {
-			return false, nil
-		}
-	}
-	return true, nil
 }
 
 // maxParents bounds the indexes looked at for one of their children: a nightly build may list an unchanged child for months, and
@@ -157,24 +124,24 @@ func (g *Gate) inventory(ctx context.Context, c Candidate, m oci.Manifest, look 
 const maxConfigBytes = 8 << 20
 
 // checkConfig compares the layers an image's config names by their uncompressed digests with those that were read. A config that
-// tells another story than its manifest is a gap: which of the two a runtime goes by is not ours to guess.
+// tells another story than its manifest is a gap: which of the two a runtime goes by is not ours to guess. The config of anything
+// else is a document, or it is a gap too: it is let out like a layer and was not looked into like one.
 func (g *Gate) checkConfig(ctx context.Context, c Candidate, m oci.Manifest, layers []LayerInventory) (*Gap, error) {
-	if m.Config.MediaType != oci.MediaTypeConfig && m.Config.MediaType != oci.MediaTypeDockerConf {
-		return nil, nil
-	}
-	gap := func(format string, args ...any) (*Gap, error) {
-		return &Gap{Kind: GapConfig, Why: fmt.Sprintf(format, args...)}, nil
+	gap := func(kind GapKind, format string, args ...any) (*Gap, error) {
+		return &Gap{Kind: kind, Why: fmt.Sprintf(format, args...)}, nil
 	}
 	if m.Config.Size > maxConfigBytes {
-		return gap("the config is %d bytes, at most %d are read", m.Config.Size, maxConfigBytes)
+		return gap(GapConfig, "the config is %d bytes, at most %d are read", m.Config.Size, maxConfigBytes)
 	}
-	r, err := g.o.Bytes.Open(ctx, c, m.Config)
+	body, err := g.readBlob(ctx, c, m.Config, maxConfigBytes)
 	if err != nil {
-		return nil, err
-	}
-	body, err := oci.ReadBounded(r, maxConfigBytes)
-	if err := errors.Join(err, r.Close()); err != nil {
 		return nil, fmt.Errorf("config %s: %w", m.Config.Digest, err)
+	}
+	if m.Config.MediaType != oci.MediaTypeConfig && m.Config.MediaType != oci.MediaTypeDockerConf {
+		if !isDocument(body) {
+			return gap(GapUnknownMediaType, "the config is no document, and media type %.100q is not one that is looked into", m.Config.MediaType)
+		}
+		return nil, nil
 	}
 	var config struct {
 		RootFS struct {
@@ -182,14 +149,14 @@ func (g *Gate) checkConfig(ctx context.Context, c Candidate, m oci.Manifest, lay
 		} `json:"rootfs"`
 	}
 	if err := json.Unmarshal(body, &config); err != nil {
-		return gap("the config is not JSON")
+		return gap(GapConfig, "the config is not JSON")
 	}
 	if len(config.RootFS.DiffIDs) != len(layers) {
-		return gap("the config names %d layers, the manifest %d", len(config.RootFS.DiffIDs), len(layers))
+		return gap(GapConfig, "the config names %d layers, the manifest %d", len(config.RootFS.DiffIDs), len(layers))
 	}
 	for i, l := range layers {
 		if l.DiffID != "" && l.DiffID != config.RootFS.DiffIDs[i] {
-			return gap("the config and the manifest disagree about layer %s", short(l.Layer))
+			return gap(GapConfig, "the config and the manifest disagree about layer %s", short(l.Layer))
 		}
 	}
 	return nil, nil
@@ -216,9 +183,10 @@ func (g *Gate) layer(ctx context.Context, c Candidate, desc oci.Descriptor, look
 	if err != nil {
 		return LayerInventory{}, err
 	}
-	if inv.Compression != compression && len(inv.Gaps) == 0 {
+	if inv.Compression != "" && inv.Compression != compression {
 		// Runtimes differ in whether they believe the media type or look at the bytes. We serve neither reading.
-		inv.Gaps = []Gap{{Kind: GapUnreadableLayer, Layer: desc.Digest, Why: fmt.Sprintf("announced as %s, its bytes are %s", compression, inv.Compression)}}
+		why := fmt.Sprintf("announced as %s, its bytes are %s", compression, inv.Compression)
+		inv.Gaps = append(slices.Clone(inv.Gaps), Gap{Kind: GapUnreadableLayer, Layer: desc.Digest, Why: why})
 	}
 	return inv, nil
 }
@@ -267,11 +235,14 @@ func (g *Gate) allKnown(ctx context.Context, m oci.Manifest, look Look) (bool, e
 // readLayer reads a layer and records what it holds. A worker's death is a gap of this judging alone: it may be the machine's
 // fault, so it is not recorded as a fact about the layer.
 func (g *Gate) readLayer(ctx context.Context, c Candidate, desc oci.Descriptor, look Look) (LayerInventory, error) {
-	select {
-	case g.workers <- struct{}{}:
-		defer func() { <-g.workers }()
-	case <-ctx.Done():
-		return LayerInventory{}, ctx.Err()
+	// Its share first, so that nobody waits for a worker he may not have: one upstream that is slow leaves the others some.
+	for _, slots := range []chan struct{}{g.share(c.Repository.Upstream), g.workers} {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		case <-ctx.Done():
+			return LayerInventory{}, ctx.Err()
+		}
 	}
 	r, err := g.o.Bytes.Open(ctx, c, desc)
 	if err != nil {
@@ -289,6 +260,12 @@ func (g *Gate) readLayer(ctx context.Context, c Candidate, desc oci.Descriptor, 
 		return more, err // another reading, which looked for secrets too, ended before: there is nothing to add to it
 	}
 	return inv, g.o.Inventories.RecordInventory(ctx, inv)
+}
+
+// share returns the slots of one upstream, all but one of the workers. There are as many shares as upstreams are configured.
+func (g *Gate) share(upstream string) chan struct{} {
+	own, _ := g.shares.LoadOrStore(upstream, make(chan struct{}, max(cap(g.workers)-1, 1)))
+	return own.(chan struct{})
 }
 
 // announced returns the compression that desc's media type announces, or the gap that a layer of such a type is. Types are those of

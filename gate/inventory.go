@@ -121,7 +121,7 @@ type Inventory struct {
 var osReleasePaths = [...]string{"etc/os-release", "usr/lib/os-release"}
 
 // Merge lays layers on top of one another, lowest first, as a runtime does: a whiteout removes the path and all below it, an
-// opaque directory hides what lower layers put there, and a file replaces the file of the same path. Removals act on lower layers
+// opaque directory but the root hides what lower layers put there, and a file replaces the file of the same path. Removals act on lower layers
 // only (image-spec, layer.md, Whiteouts).
 func Merge(layers []LayerInventory) Inventory {
 	type origin struct {
@@ -171,7 +171,7 @@ func hiddenBy(l LayerInventory) func(string) bool {
 	}
 	opaque := map[string]bool{}
 	for _, o := range l.Opaque {
-		opaque[o] = true
+		opaque[o] = o != "." // overlay does not honour an opaque root, so what is below it is taken to be there
 	}
 	return func(p string) bool {
 		if removed[p] {

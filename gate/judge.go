@@ -78,7 +78,10 @@ type Gate struct {
 	// ahead has the candidates that are being judged with nobody waiting.
 	ahead   sync.Map
 	workers chan struct{}
-	started chan struct{}
+	// shares maps each upstream to a chan struct{} with its slots among the workers.
+	shares     sync.Map
+	statements chan struct{}
+	started    chan struct{}
 	// lifetime ends when Close is called, and with it every judging.
 	lifetime context.Context
 	end      context.CancelFunc
@@ -107,7 +110,7 @@ func New(o Options) *Gate {
 	}
 	lifetime, end := context.WithCancel(context.Background())
 	return &Gate{
-		o: o, workers: make(chan struct{}, max(o.Workers, 1)), started: make(chan struct{}, maxStarted),
+		o: o, workers: make(chan struct{}, max(o.Workers, 1)), statements: make(chan struct{}, maxStatementsAtOnce), started: make(chan struct{}, maxStarted),
 		lifetime: lifetime, end: end,
 	}
 }

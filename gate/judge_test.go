@@ -1,8 +1,12 @@
 package gate_test
 
 import (
+	"archive/tar"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -544,7 +548,30 @@ func TestManifestsOfSignatures(t *testing.T) {
 			t.Errorf("got %s (%s), %v", v.Decision, v.Summary(), err)
 		}
 	})
-	for name, body := range map[string]string{"a tar": "usr/bin/sh\x00\x00", "a gzip": "\x1f\x8b", "JSON and more": `{} #!/bin/sh`, "nothing": ""} {
+	t.Run("are images when the config is no document: it is let out too", func(t *testing.T) {
+		w := newWorld(t)
+		c := w.manifest(nginx, map[string]any{
+			"mediaType": oci.MediaTypeImage, "config": w.blob("application/x", "\x1f\x8b a layer"),
+			"layers": []oci.Descriptor{w.blob(oci.MediaTypeSimpleSigning, `{"critical":{}}`)},
+		})
+		if v, err := w.gate().Judge(t.Context(), c); err != nil || v.Allowed() {
+			t.Errorf("got %s, %v", v.Decision, err)
+		}
+	})
+	t.Run("are images when a layer is JSON and a tar at once", func(t *testing.T) {
+		w := newWorld(t)
+		body := polyglot(t)
+		if !json.Valid([]byte(body)) {
+			t.Fatal("the polyglot is not even JSON")
+		}
+		if _, err := tar.NewReader(strings.NewReader(body)).Next(); err != nil {
+			t.Fatalf("the polyglot is not even a tar: %v", err)
+		}
+		if v, err := w.gate().Judge(t.Context(), of(w, body)); err != nil || v.Allowed() {
+			t.Errorf("got %s, %v", v.Decision, err)
+		}
+	})
+	for name, body := range map[string]string{"a JSON document of another kind": `{"not":"a signature"}`, "a tar": "usr/bin/sh\x00\x00", "a gzip": "\x1f\x8b", "JSON and more": `{} #!/bin/sh`, "nothing": ""} {
 		t.Run("are images when a layer is "+name, func(t *testing.T) {
 			w := newWorld(t)
 			if v, err := w.gate().Judge(t.Context(), of(w, body)); err != nil || v.Allowed() {
@@ -552,6 +579,73 @@ func TestManifestsOfSignatures(t *testing.T) {
 			}
 		})
 	}
+}
+
+// polyglot returns a JSON document with the keys of a signature that is also the first header of a tar archive.
+func polyglot(t *testing.T) string {
+	t.Helper()
+	header := []byte(strings.Repeat("x", 512))
+	copy(header, `{"critical":{},"x":"`)
+	for at, field := range map[int]string{100: "0000644 ", 108: "0000000 ", 116: "0000000 ", 124: "00000000000 ", 136: "00000000000 ", 148: "        ", 156: "0"} {
+		copy(header[at:], field)
+	}
+	copy(header[510:], `"}`)
+	sum := 0
+	for _, b := range header {
+		sum += int(b)
+	}
+	copy(header[148:], fmt.Sprintf("%06o  ", sum))
+	return string(header)
+}
+
+func TestConfigsThatAreNoDocument(t *testing.T) {
+	w := newWorld(t)
+	layer := w.blob(gzipLayer, "\x1f\x8b a layer nobody looked into")
+	c := w.manifest(nginx, map[string]any{"mediaType": oci.MediaTypeImage, "config": layer, "layers": []oci.Descriptor{}})
+	w.sign(c, "release")
+	v, err := w.gate().Judge(t.Context(), c)
+	if err != nil || v.Allowed() || v.Reasons[0].Gap == nil || v.Reasons[0].Gap.Kind != gate.GapUnknownMediaType {
+		t.Errorf("got %s (%s), %v", v.Decision, v.Summary(), err)
+	}
+}
+
+func TestATolerableGapHidesNoOther(t *testing.T) {
+	w := newWorld(t)
+	w.set.Policies[0].TolerateGaps = []gate.GapKind{gate.GapUnresolvedLink}
+	layer := w.blob("application/vnd.oci.image.layer.v1.tar+zstd", "layer")
+	w.scanned[layer.Digest] = gate.LayerInventory{
+		Compression: gate.CompressionGzip, DiffID: diffOf(layer.Digest), Gaps: []gate.Gap{{Kind: gate.GapUnresolvedLink, Why: "x"}},
+	}
+	if v, err := w.gate().Judge(t.Context(), w.image(layer)); err != nil || v.Allowed() || v.Reasons[0].Gap.Kind != gate.GapUnreadableLayer {
+		t.Errorf("got %s (%s), %v", v.Decision, v.Summary(), err)
+	}
+}
+
+func TestASlowUpstreamLeavesTheOthersWorkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.stall = make(chan struct{})
+		w.stalls = "slow.test"
+		g := w.gate()
+		slow := oci.Repository{Upstream: "slow.test", Path: "app"}
+		fast := w.image(w.blob(gzipLayer, "fast"))
+		var candidates []gate.Candidate
+		for i := range 8 {
+			c := w.manifest(slow, map[string]any{
+				"mediaType": oci.MediaTypeImage, "config": w.blob(oci.MediaTypeEmpty, "{}"), "layers": []oci.Descriptor{w.blob(gzipLayer, fmt.Sprint("slow", i))},
+			})
+			w.sign(c, "release")
+			candidates = append(candidates, c)
+		}
+		for _, c := range candidates {
+			g.Start(c)
+		}
+		synctest.Wait()
+		if v, err := g.Judge(t.Context(), fast); err != nil || !v.Allowed() {
+			t.Errorf("got %s, %v", v.Decision, err)
+		}
+		close(w.stall)
+	})
 }
 
 func TestClose(t *testing.T) {

@@ -177,6 +177,10 @@ func checkDescriptors(m Manifest) error {
 		if _, err := ParseDigest(d.Digest.String()); err != nil {
 			return err
 		}
+		if len(d.Data) > 0 && (d.MediaType != MediaTypeEmpty || string(d.Data) != "{}") {
+			// A client takes it for the content and never asks for that, so nobody would judge it.
+			return fmt.Errorf("the descriptor of %s carries content of its own", d.Digest)
+		}
 		if d.Size < 0 || d.Size > maxBlobBytes || d.MediaType == "" {
 			return fmt.Errorf("the descriptor of %s has no media type or an impossible size", d.Digest)
 		}

@@ -194,3 +194,30 @@ func FuzzParseManifest(f *testing.F) {
 		}
 	})
 }
+
+func TestDescriptorsThatCarryContent(t *testing.T) {
+	digest := FromBytes([]byte("x")).String()
+	layer := `{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"` + digest + `","size":1`
+	config := `{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"` + digest + `","size":1}`
+	empty := `{"mediaType":"application/vnd.oci.empty.v1+json","digest":"` + digest + `","size":2,"data":"`
+	child := `{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"` + digest + `","size":1`
+	image := func(config, layer, more string) string {
+		return `{"schemaVersion":2,"mediaType":"` + MediaTypeImage + `","config":` + config + `,"layers":[` + layer + `]` + more + `}`
+	}
+	for name, tt := range map[string]struct {
+		mediaType, raw string
+		ok             bool
+	}{
+		"none":             {MediaTypeImage, image(config, layer+`}`, ""), true},
+		"the empty config": {MediaTypeImage, image(empty+`e30="}`, layer+`}`, ""), true},
+		"another config":   {MediaTypeImage, image(empty+`eHg="}`, layer+`}`, ""), false},
+		"a layer":          {MediaTypeImage, image(config, layer+`,"data":"eA=="}`, ""), false},
+		"a subject":        {MediaTypeImage, image(config, layer+`}`, `,"subject":`+child+`,"data":"eA=="}`), false},
+		"a child":          {MediaTypeIndex, `{"schemaVersion":2,"mediaType":"` + MediaTypeIndex + `","manifests":[` + child + `,"data":"eA=="}]}`, false},
+		"a child without":  {MediaTypeIndex, `{"schemaVersion":2,"mediaType":"` + MediaTypeIndex + `","manifests":[` + child + `}]}`, true},
+	} {
+		if _, err := ParseManifest(tt.mediaType, []byte(tt.raw)); (err == nil) != tt.ok {
+			t.Errorf("%s: got %v, want accepted %t", name, err, tt.ok)
+		}
+	}
+}
