@@ -49,7 +49,10 @@ func (p *Proxy) serveReferrers(w *answer, r *http.Request, q oci.Request, repo o
 		return failure("could not list the referrers", err)
 	}
 	manifests := []oci.Descriptor{}
-	manifests = append(manifests, found...)
+	for _, d := range found { // content an upstream put into its list, and places to fetch some from, would go past every verdict
+		d.Data, d.URLs = nil, nil
+		manifests = append(manifests, d)
+	}
 	if q.ArtifactType != "" {
 		manifests = slices.DeleteFunc(manifests, func(d oci.Descriptor) bool { return d.ArtifactType != q.ArtifactType })
 		w.Header().Set("OCI-Filters-Applied", "artifactType")

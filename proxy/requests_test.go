@@ -132,7 +132,7 @@ func TestTagsPages(t *testing.T) {
 func TestReferrers(t *testing.T) {
 	f := newFixture(t)
 	f.referrers = []oci.Descriptor{
-		{MediaType: oci.MediaTypeImage, ArtifactType: "application/spdx+json", Digest: oci.FromBytes([]byte("a")), Size: 1},
+		{MediaType: oci.MediaTypeImage, ArtifactType: "application/spdx+json", Digest: oci.FromBytes([]byte("a")), Size: 1, Data: []byte("a"), URLs: []string{"https://elsewhere.test/"}},
 		{MediaType: oci.MediaTypeImage, ArtifactType: "application/other", Digest: oci.FromBytes([]byte("b")), Size: 2},
 	}
 	const all, spdx = `"application/spdx+json" "application/other"`, `"application/spdx+json"`
@@ -151,6 +151,9 @@ func TestReferrers(t *testing.T) {
 		var types []string
 		for _, d := range index.Manifests {
 			types = append(types, fmt.Sprintf("%q", d.ArtifactType))
+			if d.Data != nil || d.URLs != nil {
+				t.Errorf("%q: %s comes with content, or with a place to get some, that nobody judged", tt.query, d.Digest)
+			}
 		}
 		if got := strings.Join(types, " "); got != tt.want || index.SchemaVersion != 2 || index.MediaType != oci.MediaTypeIndex {
 			t.Errorf("%q: got %s in %+v, want %s", tt.query, got, index, tt.want)
