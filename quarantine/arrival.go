@@ -76,8 +76,8 @@ func (q *Quarantine) receive(a *arrival) {
 // fetch brings the bytes to the spool, checks them, and moves them to where blobs lie. Dying anywhere before the move leaves a spool
 // file that the next start removes; dying after it leaves a blob that is intact and that nobody can be served.
 func (q *Quarantine) fetch(ctx context.Context, a *arrival) error {
-	if err := q.store.hasBlob(ctx, a.desc.Digest); !errors.Is(err, errNotHeld) {
-		return err // another arrival brought it between two looks
+	if arrived, err := q.arrived(ctx, a); err != nil || arrived {
+		return err
 	}
 	file, err := q.store.spool.create()
 	if err != nil {
@@ -106,6 +106,18 @@ func (q *Quarantine) fetch(ctx context.Context, a *arrival) error {
 		}
 	}
 	return nil
+}
+
+// arrived reports whether an earlier arrival from the same upstream brought the blob between two looks.
+func (q *Quarantine) arrived(ctx context.Context, a *arrival) (bool, error) {
+	if err := q.store.hasBlob(ctx, a.desc.Digest); err != nil {
+		if errors.Is(err, errNotHeld) {
+			return false, nil
+		}
+		return false, err
+	}
+	by, err := q.store.claimed(ctx, a.candidate, a.desc.Digest)
+	return by != byNobody, err
 }
 
 func (q *Quarantine) copyVerified(ctx context.Context, a *arrival, file *os.File) error {

@@ -24,8 +24,12 @@ import (
 // had again, so forgetting one costs a read.
 const maxRemembered = 1 << 16
 
-// maxManifests bounds the parsed manifests kept in memory, a few kilobytes each.
-const maxManifests = 2048
+// maxManifests and maxRememberedManifest bound the parsed manifests kept in memory: 128 MiB of them, should somebody push as many as
+// large. Real ones are a few kilobytes; the largest indexes are read from storage each time.
+const (
+	maxManifests          = 2048
+	maxRememberedManifest = 64 << 10
+)
 
 // Source reads from the registries content comes from. Implementations are safe for concurrent use. What they return is verified
 // here.
@@ -113,7 +117,9 @@ func (q *Quarantine) Hold(ctx context.Context, c gate.Candidate) (gate.Held, err
 		return gate.Held{}, err
 	}
 	held := gate.Held{Candidate: c, Content: content, Manifest: m}
-	q.manifests.put(c, held)
+	if len(content.Raw) <= maxRememberedManifest {
+		q.manifests.put(c, held)
+	}
 	return held, nil
 }
 
@@ -169,7 +175,10 @@ type claimKey struct {
 }
 
 // proveAndClaim makes sure that c's repository may have a stored blob, which somebody else may have brought here, and notes it.
-// What was proven of a repository holds for all its manifests.
+// What was proven of a repository holds for all its manifests. Of another repository its upstream's word is enough, given that the
+// upstream has sent these bytes before; one that has not could claim to have what it only knows the digest of.
+//
+// Errors: errNotHeld also when the upstream has yet to prove, by sending it, that it has the blob.
 func (q *Quarantine) proveAndClaim(ctx context.Context, c gate.Candidate, desc oci.Descriptor) error {
 	if err := q.store.hasBlob(ctx, desc.Digest); err != nil {
 		return err
@@ -179,6 +188,9 @@ func (q *Quarantine) proveAndClaim(ctx context.Context, c gate.Candidate, desc o
 		return err
 	}
 	if by == byNobody {
+		return errNotHeld
+	}
+	if by == byUpstream {
 		if err := q.source.BlobExists(ctx, c.Repository, desc); err != nil {
 			return err
 		}

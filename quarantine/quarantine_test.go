@@ -30,6 +30,8 @@ type fakeSource struct {
 	types map[string]string // guarded by mu; media types of manifests
 	// hold, when not nil, is received from before every chunk of a blob.
 	hold chan struct{}
+	// boasts is a repository that says it has every blob.
+	boasts oci.Repository
 	// slow is hold for single repositories.
 	slow map[oci.Repository]chan struct{}
 }
@@ -85,6 +87,9 @@ func (s *fakeSource) Blob(_ context.Context, repo oci.Repository, desc oci.Descr
 }
 
 func (s *fakeSource) BlobExists(_ context.Context, repo oci.Repository, desc oci.Descriptor) error {
+	if s.boasts != (oci.Repository{}) && repo == s.boasts {
+		return nil
+	}
 	_, _, err := s.get("head", repo, desc.Digest.String())
 	return err
 }
@@ -262,16 +267,42 @@ func TestOpen(t *testing.T) {
 			if _, err := w.readAll(t, owner, secret); err != nil {
 				t.Fatal(err)
 			}
+			neighbour := oci.Repository{Upstream: repoA.Upstream, Path: "other"}
+			for _, repo := range []oci.Repository{neighbour, repoB} {
+				thief := w.source.image(t, repo, secret)
+				if got, err := w.readAll(t, thief, secret); !errors.Is(err, oci.ErrBlobUnknown) {
+					t.Errorf("%s: got %q, %v, want ErrBlobUnknown", repo, got, err)
+				}
+				w.source.put(repo, []byte("a private layer of a.test"))
+				if _, err := w.readAll(t, thief, secret); err != nil {
+					t.Errorf("%s, once its upstream has it: %v", repo, err)
+				}
+			}
+		})
+		t.Run(name+": another repository of the same upstream proves a blob with a HEAD", func(t *testing.T) {
+			w := storage(t)
+			layer := w.source.put(repoA, []byte("shared"))
+			neighbour := oci.Repository{Upstream: repoA.Upstream, Path: "other"}
+			w.source.put(neighbour, []byte("shared"))
+			for _, repo := range []oci.Repository{repoA, neighbour} {
+				if _, err := w.readAll(t, w.source.image(t, repo, layer), layer); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if fetches, heads := w.source.count("blob"), w.source.count("head"); fetches != 1 || heads != 1 {
+				t.Errorf("%d fetches and %d heads, want one of each", fetches, heads)
+			}
+		})
+		t.Run(name+": another upstream proves a blob by sending it, whatever it says it has", func(t *testing.T) {
+			w := storage(t)
+			secret := w.source.put(repoA, []byte("a private layer of a.test"))
+			if _, err := w.readAll(t, w.source.image(t, repoA, secret), secret); err != nil {
+				t.Fatal(err)
+			}
+			w.source.boasts = repoB
 			thief := w.source.image(t, repoB, secret)
-			if got, err := w.readAll(t, thief, secret); !errors.Is(err, oci.ErrBlobUnknown) {
-				t.Errorf("got %q, %v, want ErrBlobUnknown", got, err)
-			}
-			w.source.put(repoB, []byte("a private layer of a.test"))
-			if _, err := w.readAll(t, thief, secret); err != nil {
-				t.Errorf("once its upstream has it: %v", err)
-			}
-			if got := w.source.count("blob"); got != 1 {
-				t.Errorf("fetched %d times, want 1: the second repository proves it with a HEAD", got)
+			if got, err := w.readAll(t, thief, secret); err == nil {
+				t.Errorf("got %q on an upstream's word", got)
 			}
 		})
 	}

@@ -49,14 +49,16 @@ func claimsOf(d oci.Digest) string {
 	return path.Join(claimsPath, d.Encoded()[:2], d.Encoded())
 }
 
-// claimName is the name of c's claim on a blob: which repository, hashed because a name has slashes, and which manifest.
-func claimName(c gate.Candidate) string {
-	return repositoryMark(c.Repository) + "-" + c.Digest.Encoded()
-}
+// claimName is the name of c's claim on a blob: which upstream and repository, hashed because names have slashes, and which manifest.
+func claimName(c gate.Candidate) string { return repositoryMark(c.Repository) + c.Digest.Encoded() }
 
-func repositoryMark(repo oci.Repository) string {
-	sum := sha256.Sum256([]byte(repo.String()))
-	return hex.EncodeToString(sum[:16])
+func repositoryMark(repo oci.Repository) string { return upstreamMark(repo) + mark(repo.String()) }
+
+func upstreamMark(repo oci.Repository) string { return mark(repo.Upstream) }
+
+func mark(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return hex.EncodeToString(sum[:16]) + "-"
 }
 
 // manifest returns the stored manifest of c if it is intact. Errors: errNotHeld.
@@ -160,8 +162,9 @@ type claimant int
 
 // Claimants. The zero value is the one that has to be proven first.
 const (
-	byNobody     claimant = iota
-	byRepository          // another manifest of the same repository claimed it
+	byNobody     claimant = iota // that is, nobody of the same upstream
+	byUpstream                   // another repository of the same upstream, which has sent these bytes
+	byRepository                 // another manifest of the same repository
 	byCandidate
 )
 
@@ -173,8 +176,11 @@ func (s *store) claimed(ctx context.Context, c gate.Candidate, d oci.Digest) (cl
 		if name == claimName(c) {
 			return byCandidate, err
 		}
-		if strings.HasPrefix(name, repositoryMark(c.Repository)+"-") {
+		switch {
+		case strings.HasPrefix(name, repositoryMark(c.Repository)):
 			found = byRepository
+		case strings.HasPrefix(name, upstreamMark(c.Repository)):
+			found = max(found, byUpstream)
 		}
 	}
 	return found, err
