@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"path"
 	"slices"
@@ -127,6 +128,11 @@ func (w *walk) hardLink(p place, target string) error {
 		return nil
 	}
 	source = below(parent, path.Base(source))
+	if !w.regular[maphash.String(w.seed, source)] { // what it names lies in a lower layer, whose removal would leave it here
+		w.gap(gate.GapUnresolvedLink, p.at, fmt.Sprintf("a hard link to %q, which is no file of this layer", printable(target)))
+		return nil
+	}
+	w.regular[maphash.String(w.seed, p.at)] = true
 	kind, at := p.database()
 	if release, found := w.releases[source]; found && kind == osReleaseFile {
 		w.releases[at] = release

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"maps"
 	"path"
@@ -56,6 +57,11 @@ type walk struct {
 	// whiteouts and opaque may hold a path more than once.
 	whiteouts, opaque []string
 	gaps              []gate.Gap
+	// marked are the directories with a whiteout in them or below.
+	marked map[string]bool
+	// regular has, by a hash, the regular files of the layer, which hard links may name.
+	regular map[uint64]bool
+	seed    maphash.Seed
 	// detectors is nil when secrets are not looked for.
 	detectors      []detector
 	secrets        []gate.Secret
@@ -63,7 +69,10 @@ type walk struct {
 }
 
 func newWalk(dir string) *walk {
-	return &walk{dir: dir, files: map[string][]gate.Package{}, above: map[string]int{}, releases: map[string]gate.OS{}}
+	return &walk{
+		dir: dir, files: map[string][]gate.Package{}, above: map[string]int{}, releases: map[string]gate.OS{},
+		marked: map[string]bool{}, regular: map[uint64]bool{}, seed: maphash.MakeSeed(),
+	}
 }
 
 // run walks the tar stream r to the end of its bytes, which the DiffID covers, past the end of the archive.
@@ -96,7 +105,7 @@ func (w *walk) run(ctx context.Context, r io.Reader) error {
 
 // entry takes one tar entry. An error ends the walk; what concerns the entry alone is a gap.
 func (w *walk) entry(ctx context.Context, header *tar.Header, content io.Reader) error {
-	if header.Typeflag == tar.TypeXGlobalHeader || isUnionMetadata(header.Name) {
+	if header.Typeflag == tar.TypeXGlobalHeader || slices.Contains(unionMetadata, cleanPath(header.Name)) {
 		return nil
 	}
 	if len(header.Name) > maxPathBytes || len(header.Linkname) > maxPathBytes || strings.ContainsRune(header.Name, 0) {
@@ -104,6 +113,10 @@ func (w *walk) entry(ctx context.Context, header *tar.Header, content io.Reader)
 		return nil
 	}
 	name := cleanPath(header.Name)
+	if isBelowMark(name) {
+		w.gap(gate.GapUnreadableLayer, name, "it lies below a whiteout, where runtimes differ in what they unpack")
+		return nil
+	}
 	parent, ok := w.links.resolve(path.Dir(name))
 	if !ok {
 		w.gap(gate.GapUnresolvedLink, name, "the directory lies behind too many links")
@@ -121,6 +134,7 @@ func (w *walk) entry(ctx context.Context, header *tar.Header, content io.Reader)
 	case tar.TypeDir, tar.TypeFifo, tar.TypeChar, tar.TypeBlock:
 		return nil
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
+		w.regular[maphash.String(w.seed, at)] = true
 		return w.file(ctx, place{name, at}, header, content)
 	case tar.TypeSymlink:
 		return w.symlink(place{name, at}, header.Linkname)
@@ -149,12 +163,12 @@ const (
 	opaqueMark     = ".wh..opq" // without the prefix
 )
 
-// unionMetadata are the files aufs kept at the root of a layer. Runtimes do not unpack them.
+// unionMetadata are what aufs kept at the root of a layer. What lies below one is unpacked by some runtimes, and linked to by others.
 var unionMetadata = []string{".wh..wh.aufs", ".wh..wh.orph", ".wh..wh.plnk"}
 
-func isUnionMetadata(name string) bool {
-	first, _, _ := strings.Cut(cleanPath(name), "/")
-	return slices.Contains(unionMetadata, first)
+// isBelowMark reports whether a path goes through what looks like a whiteout: runtimes differ in what becomes of it.
+func isBelowMark(p string) bool {
+	return strings.HasPrefix(path.Dir(p), whiteoutPrefix) || strings.Contains(path.Dir(p), "/"+whiteoutPrefix)
 }
 
 // whiteout records that the layer removes what mark names. A mark that runtimes would read in different ways is a gap: were it
@@ -166,13 +180,22 @@ func (w *walk) whiteout(name, at, mark string) error {
 		return nil
 	case mark == opaqueMark:
 		w.opaque = append(w.opaque, path.Dir(at))
+		w.mark(path.Dir(at))
 	case mark == "" || mark == "." || mark == ".." || strings.HasPrefix(mark, whiteoutPrefix):
 		w.gap(gate.GapUnreadableLayer, name, "the whiteout names nothing that could be removed")
 		return nil
 	default:
 		w.whiteouts = append(w.whiteouts, path.Join(path.Dir(at), mark))
+		w.mark(path.Dir(at))
 	}
 	return w.hold(len(at))
+}
+
+// mark remembers that something below dir, or in it, removes files of lower layers.
+func (w *walk) mark(dir string) {
+	for ; dir != "." && !w.marked[dir]; dir = path.Dir(dir) {
+		w.marked[dir] = true
+	}
 }
 
 // replace forgets what an entry at p takes the place of: the entry of the same path and, unless both are directories, all that
@@ -180,6 +203,9 @@ func (w *walk) whiteout(name, at, mark string) error {
 func (w *walk) replace(p string, isDir bool) {
 	w.links.remove(p)
 	w.drop(p)
+	if !isDir && w.marked[p] {
+		w.gap(gate.GapUnreadableLayer, p, "it replaces a directory with whiteouts, which some runtimes then forget")
+	}
 	if isDir || w.above[p] == 0 {
 		return
 	}

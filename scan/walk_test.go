@@ -39,8 +39,30 @@ func TestWalk(t *testing.T) {
 		}, gate.LayerInventory{Whiteouts: []string{"opt", "usr/share"}, Opaque: []string{".", "srv"}}, nil},
 		{"a whiteout once, however often", []entry{regular(".wh.a", ""), regular("./.wh.a", "")}, gate.LayerInventory{Whiteouts: []string{"a"}}, nil},
 		{
-			"aufs's own files are not whiteouts", []entry{directory(".wh..wh.plnk"), regular(".wh..wh.plnk/1.2", "x"), regular(".wh..wh.aufs", "")},
+			"aufs's own marks are not whiteouts", []entry{directory(".wh..wh.plnk"), regular(".wh..wh.aufs", "")},
 			gate.LayerInventory{}, nil,
+		},
+		{
+			"a file below one, which some runtimes unpack and link to", []entry{directory(".wh..wh.plnk"), regular(".wh..wh.plnk/node_modules/a/package.json", lodash)},
+			gate.LayerInventory{}, []gate.GapKind{gate.GapUnreadableLayer},
+		},
+		{
+			"a file below a whiteout", []entry{regular("a/.wh.b/package.json", lodash)}, gate.LayerInventory{}, []gate.GapKind{gate.GapUnreadableLayer},
+		},
+		{
+			"a directory with whiteouts that is replaced", []entry{regular("d/.wh..wh..opq", ""), regular("d", "x"), directory("d")},
+			gate.LayerInventory{Opaque: []string{"d"}}, []gate.GapKind{gate.GapUnreadableLayer},
+		},
+		{
+			"one above a directory with whiteouts", []entry{regular("d/e/.wh.f", ""), symlink("d", "x")},
+			gate.LayerInventory{Whiteouts: []string{"d/e/f"}}, []gate.GapKind{gate.GapUnreadableLayer},
+		},
+		{
+			"a hard link to a file of a lower layer", []entry{hardLink("keep", "d/evil"), regular(".wh.d", "")},
+			gate.LayerInventory{Whiteouts: []string{"d"}}, []gate.GapKind{gate.GapUnresolvedLink},
+		},
+		{
+			"a hard link to a hard link of this layer", []entry{regular("a", "x"), hardLink("b", "a"), hardLink("c", "b")}, gate.LayerInventory{}, nil,
 		},
 		{"whiteout of nothing", []entry{regular("a/.wh.", "")}, gate.LayerInventory{}, []gate.GapKind{gate.GapUnreadableLayer}},
 		{"whiteout of the directory itself", []entry{regular("a/.wh..", "")}, gate.LayerInventory{}, []gate.GapKind{gate.GapUnreadableLayer}},
