@@ -10,9 +10,11 @@ import (
 	"embed"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"html/template"
 	"log/slog"
 	"net/http"
+	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -42,7 +44,7 @@ type Options struct {
 	Resolver Resolver
 	Metrics  prometheus.Gatherer
 	Log      *slog.Logger
-	// Ready returns why requests cannot be served, or nil. Nil means always ready.
+	// Ready returns why requests cannot be served, in words that whoever asks may read, or nil. Nil means always ready.
 	Ready func(context.Context) error
 	// DefaultUpstream is where references without a host belong.
 	DefaultUpstream string
@@ -89,26 +91,44 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (c *Console) serveReady(w http.ResponseWriter, r *http.Request) {
 	if err := c.o.Ready(r.Context()); err != nil {
-		c.o.Log.WarnContext(r.Context(), "not ready", "err", err)
 		writeText(w, http.StatusServiceUnavailable, "not ready: "+err.Error())
 		return
 	}
 	writeText(w, http.StatusOK, "ready")
 }
 
+// How many earlier verdicts an answer holds: as many as a page shows, unless ?history= asks for another number up to the greatest.
+// Each may have a thousand findings.
+const (
+	defaultHistory = 20
+	MaxHistory     = 1000
+)
+
 // Image is what the admin API says of one image.
 type Image struct {
 	Reference string `json:"reference"`
-	// Verdict is the newest, History all of them, newest first.
-	Verdict gate.Verdict   `json:"verdict"`
+	// Verdict is the newest.
+	Verdict gate.Verdict `json:"verdict"`
+	// History are the verdicts before it, newest first, as many as were asked for.
 	History []gate.Verdict `json:"history"`
 }
+
+// errHistory says that ?history= is not a number of verdicts.
+var errHistory = &oci.Error{Code: oci.CodePaginationInvalid, Message: fmt.Sprintf("history is not a number from 0 to %d", MaxHistory)}
 
 // errNoVerdict says that an image was never judged here.
 var errNoVerdict = &oci.Error{Code: oci.CodeManifestUnknown, Message: "no verdict has been made on this image"}
 
-// image looks up what was decided about a reference. Errors: those of parsing and resolving it; errNoVerdict.
-func (c *Console) image(ctx context.Context, reference string) (Image, error) {
+// image looks up what was decided about the reference r asks for. Errors: those of parsing and resolving it; errNoVerdict, errHistory.
+func (c *Console) image(r *http.Request) (Image, error) {
+	ctx, reference, earlier := r.Context(), r.PathValue("reference"), defaultHistory
+	if asked := r.URL.Query().Get("history"); asked != "" {
+		n, err := strconv.ParseUint(asked, 10, 16)
+		if err != nil || n > MaxHistory {
+			return Image{}, errHistory
+		}
+		earlier = int(n)
+	}
 	ref, err := oci.ParseReference(reference, c.o.DefaultUpstream)
 	if err != nil {
 		return Image{}, err
@@ -127,11 +147,12 @@ func (c *Console) image(ctx context.Context, reference string) (Image, error) {
 	if len(history) == 0 {
 		return Image{}, errNoVerdict
 	}
-	return Image{Reference: ref.String(), Verdict: history[0], History: history}, nil
+	before := history[1:]
+	return Image{Reference: ref.String(), Verdict: history[0], History: before[:min(earlier, len(before))]}, nil
 }
 
 func (c *Console) serveImageJSON(w http.ResponseWriter, r *http.Request) {
-	image, err := c.image(r.Context(), r.PathValue("reference"))
+	image, err := c.image(r)
 	status, message := c.failure(r, err)
 	var body any = image
 	if err != nil {
@@ -149,7 +170,7 @@ func (c *Console) serveImageJSON(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *Console) serveImagePage(w http.ResponseWriter, r *http.Request) {
-	image, err := c.image(r.Context(), r.PathValue("reference"))
+	image, err := c.image(r)
 	if err != nil {
 		status, message := c.failure(r, err)
 		c.render(w, r, status, "error.html", message)

@@ -235,7 +235,7 @@ func TestAnswersOnWhatIsNotServed(t *testing.T) {
 		{"an upstream that is down", "GET", "/v2/down.test/app/manifests/1.0", 503, "UNAVAILABLE", "down.test", "Retry-After", "10"},
 		{"an upstream that is down, by digest", "GET", "/v2/down.test/app/manifests/" + digest, 503, "UNAVAILABLE", "", "Retry-After", "10"},
 		{"an upstream that wants credentials we have not", "GET", "/v2/guarded.test/app/manifests/1.0", 401, "UNAUTHORIZED", "", "Www-Authenticate", `Basic realm="tidewaiter"`},
-		{"a manifest that is pushed", "PUT", "/v2/registry.test/shop/web/manifests/1.0", 405, "UNSUPPORTED", "push to a hosted repository", "Allow", "GET, HEAD"},
+		{"a manifest that is pushed", "PUT", "/v2/registry.test/shop/web/manifests/1.0", 405, "UNSUPPORTED", "push to registry.test itself", "Allow", "GET, HEAD"},
 		{"an upload that is begun", "POST", "/v2/registry.test/shop/web/blobs/uploads/", 405, "UNSUPPORTED", "", "", ""},
 		{"an upload that goes on", "PATCH", "/v2/registry.test/shop/web/blobs/uploads/x", 405, "UNSUPPORTED", "", "", ""},
 		{"an upload that ends", "PUT", "/v2/registry.test/shop/web/blobs/uploads/x?digest=" + digest, 405, "UNSUPPORTED", "", "", ""},

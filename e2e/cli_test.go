@@ -2,7 +2,9 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -70,16 +72,33 @@ func TestUsage(t *testing.T) {
 		{"an unknown flag", []string{"serve", "--conjure"}, 2, nil, []string{"conjure"}},
 		{"an unknown form of output", []string{"version", "-o", "xml"}, 2, nil, []string{"xml"}},
 		{"a missing argument", []string{"check"}, 2, nil, []string{"1 arg"}},
+		{"a command of the library's", []string{"completion", "bash"}, 2, nil, []string{`unknown command "completion"`}},
+		{"a reference that is none", []string{"verdict", "--server", "http://127.0.0.1:1", "a b"}, 2, nil, []string{"a b"}},
+		{"a platform that is none", []string{"check", "--platform", "linux", "registry.test/a:1"}, 2, nil, []string{"os/architecture"}},
 		{"a server that is no URL", []string{"verdict", "--server", "nowhere", "registry.test/a:1"}, 2, nil, []string{"nowhere"}},
 		{"a server nobody is", []string{"verdict", "--server", "http://127.0.0.1:1", "registry.test/a:1"}, 1, nil, []string{"127.0.0.1:1"}},
 	} {
 		i.run(t)
 	}
 	t.Run("every command's help has an example", func(t *testing.T) {
-		for _, command := range [][]string{{"serve"}, {"demo"}, {"check"}, {"verdict"}, {"inventory"}, {"policy", "check"}, {"version"}} {
-			if got := tidewaiter(t, append(command, "--help")...); got.code != 0 || !strings.Contains(got.stdout, "Examples:") {
+		var walked []string
+		var walk func(command []string)
+		walk = func(command []string) {
+			walked = append(walked, strings.Join(command, " "))
+			got := tidewaiter(t, append(slices.Clone(command), "--help")...)
+			if got.code != 0 || !strings.Contains(got.stdout, "Examples:") {
 				t.Errorf("%q: code %d:\n%s", command, got.code, got.stdout)
 			}
+			for _, name := range commandsIn(got.stdout) {
+				if name != "help" { // which needs no help
+					walk(append(slices.Clone(command), name))
+				}
+			}
+		}
+		walk(nil)
+		want := []string{"", "check", "clients", "demo", "inventory", "policy", "policy check", "serve", "verdict", "version"}
+		if diff := cmp.Diff(walked, want); diff != "" {
+			t.Errorf("there are other commands (-got +want):\n%s", diff)
 		}
 	})
 	t.Run("version as JSON", func(t *testing.T) {
@@ -93,10 +112,58 @@ func TestUsage(t *testing.T) {
 	})
 }
 
+// commandsIn returns the commands a help text lists.
+func commandsIn(help string) []string {
+	_, rest, found := strings.Cut(help, "Available Commands:\n")
+	if !found {
+		return nil
+	}
+	list, _, _ := strings.Cut(rest, "\n\n")
+	var names []string
+	for row := range strings.Lines(list) {
+		names = append(names, strings.Fields(row)[0])
+	}
+	return names
+}
+
+// The demo runs beside an installation whose configuration is in the environment, as in a container of it.
 func TestDemo(t *testing.T) {
-	got := tidewaiter(t, "demo", "--quiet")
-	if got.code != 0 || got.stderr != "" || strings.Contains(got.stdout, "UNEXPECTED") || strings.Count(got.stdout, "registry.demo/") < 10 {
-		t.Errorf("code %d:\n%s%s", got.code, got.stdout, got.stderr)
+	elsewhere := filepath.Join(t.TempDir(), "production")
+	t.Setenv("TIDEWAITER_STORAGE_FILESYSTEM_ROOT", elsewhere)
+	t.Setenv("TIDEWAITER_POLICY_FILES", "/none/policy.yaml")
+	said := tidewaiter(t, "demo", "--quiet", "-o", "json")
+	if said.code != 0 || said.stderr != "" {
+		t.Fatalf("code %d:\n%s%s", said.code, said.stdout, said.stderr)
+	}
+	var got []string
+	for _, p := range decode[[]struct {
+		Image, Verdict, Why string
+		Expected            bool
+	}](t, said.stdout) {
+		got = append(got, p.Image+" "+p.Verdict)
+		if !p.Expected || p.Why == "" {
+			t.Errorf("got %+v", p)
+		}
+	}
+	want := []string{
+		"registry.demo/shop/web:1.0 allowed",
+		"registry.demo/shop/api:1.0 allowed",
+		"registry.demo/shop/multi:1.0 allowed",
+		"registry.demo/shop/unsigned:1.0 denied",
+		"registry.demo/shop/stranger:1.0 denied",
+		"registry.demo/shop/vulnerable:1.0 denied",
+		"registry.demo/shop/java:1.0 denied",
+		"registry.demo/shop/leaky:1.0 denied",
+		"registry.demo/shop/torn:1.0 denied",
+		"registry.demo/shop/foreign:1.0 denied",
+		"registry.demo/shop/legacy:1.0 allowed",
+		"registry.demo/lab/experiment:1.0 allowed",
+	}
+	if diff := cmp.Diff(got, want); diff != "" {
+		t.Errorf("the demo shows other images or verdicts (-got +want):\n%s", diff)
+	}
+	if _, err := os.Stat(elsewhere); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it wrote into the storage of the environment: %v", err)
 	}
 }
 
@@ -148,7 +215,10 @@ func TestServeRefusesABadConfiguration(t *testing.T) {
 		{"a policy file that is not there", "policy_files: [/none/policy.yaml]\n", 2, []string{"/none/policy.yaml"}},
 		{"upstreams that make no sense", "upstreams:\n  - {host: a.test, url: \"ftp://a.test\"}\n  - {host: \"B B\", allow: [\"[\"]}\n", 2, []string{"ftp://a.test", "B B", "allow"}},
 		{"an address that is taken", fmt.Sprintf("listen: {registry: %q, admin: \"127.0.0.1:0\"}\n", busy.Addr()), 1, []string{busy.Addr().String()}},
-		{"advisories that are not there", "advisories: {path: /none/advisories}\n", 1, []string{"/none/advisories"}},
+		{"advisories that are not there", "advisories: {path: /none/advisories}\n", 2, []string{"/none/advisories"}},
+		{"a port there cannot be", "listen: {registry: \"127.0.0.1:99999\"}\n", 2, []string{"listen.registry", "99999"}},
+		{"files and keys at once", "listen: {registry: \"127.0.0.1:99999\"}\npolicy_files: [/none/policy.yaml]\nredis: {seal_key_file: /none/seal.key}\n", 2,
+			[]string{"listen.registry", "/none/policy.yaml", "/none/seal.key"}},
 	} {
 		path := filepath.Join(dir, fmt.Sprintf("%d.yaml", i))
 		writeFile(t, path, []byte(tt.config))

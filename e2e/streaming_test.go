@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/tidewaiter/tidewaiter/internal/ocitest"
@@ -191,32 +192,53 @@ func TestHold(t *testing.T) {
 	})
 }
 
-// TestShutdown stops a proxy that is sending a layer.
-func TestShutdown(t *testing.T) {
+// sending returns a proxy that is sending a layer, the rest of which its upstream holds back until release is called.
+func sending(t *testing.T) (p *server, layer oci.Descriptor, resp *http.Response, release func()) {
+	t.Helper()
 	s := newSite(t, ocitest.Options{})
 	writeFile(t, s.path("policy.yaml"), []byte(signedPolicy))
 	image := s.pushSigned(t, "shop/web", []ocitest.LayerSpec{noise(1<<20, 1)})
-	layer := s.parsed(t, "shop/web", image.Digest).Layers[0]
+	layer = s.parsed(t, "shop/web", image.Digest).Layers[0]
 	content, _ := s.upstream.Blob("shop/web", layer.Digest)
 	released, release := context.WithCancel(t.Context())
-	defer release()
+	t.Cleanup(release)
 	s.upstream.SetIntercept(ocitest.When(ocitest.Gets(ocitest.KindBlob).Of(layer.Digest.String()), partly(content, 1000, released, nil)))
-	p := s.serve(t)
+	p = serve(t, s.write(t))
 	p.get(t, "/v2/"+host+"/shop/web/manifests/1.0")
 	resp, err := client.open(t.Context(), http.MethodGet, fmt.Sprintf("http://%s/v2/%s/shop/web/blobs/%s", p.registry, host, layer.Digest))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = resp.Body.Close() }()
-	ended := make(chan int, 1)
-	go func() { ended <- p.terminate(t) }()
-	p.log.await(t, "stopping", func(l line) bool { return l.Msg == "stopping" })
-	release()
-	got, err := io.ReadAll(resp.Body)
-	if err != nil || oci.FromBytes(got) != layer.Digest {
-		t.Errorf("what was being sent is finished: got %d of %d bytes, %v", len(got), len(content), err)
-	}
-	if code := <-ended; code != 0 {
-		t.Errorf("ended with code %d, want 0", code)
-	}
+	t.Cleanup(func() { _ = resp.Body.Close() })
+	return p, layer, resp, release
+}
+
+// TestShutdown stops a proxy that is sending a layer.
+func TestShutdown(t *testing.T) {
+	t.Run("what was being sent is finished", func(t *testing.T) {
+		p, layer, resp, release := sending(t)
+		ended := make(chan int, 1)
+		go func() { ended <- p.terminate(t) }()
+		p.log.await(t, "stopping", func(l line) bool { return l.Msg == "stopping" })
+		release()
+		got, err := io.ReadAll(resp.Body)
+		if err != nil || oci.FromBytes(got) != layer.Digest {
+			t.Errorf("got %d of %d bytes, %v", len(got), layer.Size, err)
+		}
+		if code := <-ended; code != 0 {
+			t.Errorf("ended with code %d, want 0", code)
+		}
+	})
+	t.Run("whoever cannot wait asks twice", func(t *testing.T) {
+		p, layer, resp, _ := sending(t)
+		p.signal(t, syscall.SIGTERM)
+		p.log.await(t, "stopping", func(l line) bool { return l.Msg == "stopping" })
+		p.terminate(t)
+		if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGTERM {
+			t.Errorf("ended with %v, want the signal's own end", p.cmd.ProcessState)
+		}
+		if got, err := io.ReadAll(resp.Body); err == nil || int64(len(got)) >= layer.Size {
+			t.Errorf("what was being sent ended well after %d of %d bytes", len(got), layer.Size)
+		}
+	})
 }

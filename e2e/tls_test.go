@@ -50,7 +50,7 @@ func TestTLS(t *testing.T) {
 		t.Helper()
 		cert, key := certificate(t, serial)
 		roots.AppendCertsFromPEM(cert)
-		replaceFile(t, s.path("key.pem"), key) // the certificate last: it is the one that is looked at
+		replaceFile(t, s.path("key.pem"), key)
 		replaceFile(t, s.path("cert.pem"), cert)
 		at := time.Now().Add(time.Duration(serial) * time.Second) // two of one clock tick would be the same to whoever looks at times
 		if err := os.Chtimes(s.path("cert.pem"), at, at); err != nil {

@@ -15,21 +15,22 @@ import (
 )
 
 func newCheck(inv *invocation) *cobra.Command {
-	var platforms []string
+	var asked []string
 	cmd := &cobra.Command{
 		Use:   "check REF",
 		Short: "Judge one image as the proxy would, without serving it",
-		Long: `Judge an image by the same gate, policies and storage as the proxy, from its upstream. Of an index, the index itself and its images
-for --platform are judged.
+		Long: `Judge an image by the same gate, policies and storage as the proxy, from its upstream, and examine all of it even where it is refused
+without. Of an index, the index itself is judged, its images for --platform, and those that name no platform.
 
 Exit codes: 0 allowed, 1 could not tell, 2 usage or configuration error, 3 denied.`,
 		Example: "  tidewaiter check --config tidewaiter.yaml docker.io/library/nginx:1.27",
 		Args:    exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			platforms, err := parsePlatforms(asked)
+			if err != nil {
+				return usageError(err)
+			}
 			return inv.withInstance(cmd.Context(), func(ctx context.Context, in *instance) error {
-				if len(platforms) == 0 {
-					platforms = in.config.Gate.Platforms
-				}
 				verdicts, err := in.check(ctx, args[0], platforms)
 				if err != nil {
 					return err
@@ -44,7 +45,8 @@ Exit codes: 0 allowed, 1 could not tell, 2 usage or configuration error, 3 denie
 			})
 		},
 	}
-	cmd.Flags().StringSliceVar(&platforms, "platform", nil, "platforms of an index to judge, os/architecture (default gate.platforms)")
+	cmd.Flags().StringSliceVar(&asked, "platform", nil,
+		"platforms an index must have, whose images are judged, os/architecture[/variant] (default those of gate.platforms it has)")
 	inv.withConfig(cmd)
 	inv.withOutput(cmd)
 	inv.withQuiet(cmd)
@@ -53,7 +55,7 @@ Exit codes: 0 allowed, 1 could not tell, 2 usage or configuration error, 3 denie
 
 // withInstance runs do with an instance by the configuration, and closes it.
 func (inv *invocation) withInstance(ctx context.Context, do func(context.Context, *instance) error) error {
-	c, err := loadConfig(inv.configFile)
+	c, err := loadInstallation(inv.configFile)
 	if err != nil {
 		return err
 	}
@@ -91,13 +93,14 @@ func (in *instance) resolve(ctx context.Context, reference string) (gate.Candida
 	return gate.Candidate{Repository: ref.Repository, Digest: ref.Digest}, nil
 }
 
-// check judges what reference names and, if that is an index that is let through, its children for platforms.
-func (in *instance) check(ctx context.Context, reference string, platforms []string) ([]gate.Verdict, error) {
+// check judges what reference names and, if that is an index that is let through, its children for platforms; none means those of
+// gate.platforms that there are.
+func (in *instance) check(ctx context.Context, reference string, platforms []platform) ([]gate.Verdict, error) {
 	c, err := in.resolve(ctx, reference)
 	if err != nil {
 		return nil, err
 	}
-	v, err := in.gate.Judge(ctx, c)
+	v, err := in.gate.Examine(ctx, c)
 	if err != nil {
 		return nil, fmt.Errorf("judging %s: %w", c, err)
 	}
@@ -110,7 +113,7 @@ func (in *instance) check(ctx context.Context, reference string, platforms []str
 		return nil, err
 	}
 	for _, child := range children {
-		v, err := in.gate.Judge(ctx, child)
+		v, err := in.gate.Examine(ctx, child)
 		if err != nil {
 			return nil, fmt.Errorf("judging %s: %w", child, err)
 		}
@@ -119,19 +122,43 @@ func (in *instance) check(ctx context.Context, reference string, platforms []str
 	return verdicts, nil
 }
 
-// children returns the children of an index for platforms; none of an image.
-func (in *instance) children(ctx context.Context, c gate.Candidate, platforms []string) ([]gate.Candidate, error) {
+// children returns the children of an index for platforms, at least one, and none of an image. An index must have every platform that
+// was asked for; where none was, one of gate.platforms.
+func (in *instance) children(ctx context.Context, c gate.Candidate, platforms []platform) ([]gate.Candidate, error) {
 	held, err := in.quarantine.Hold(ctx, c)
 	if err != nil {
 		return nil, fmt.Errorf("holding %s: %w", c, err)
 	}
-	var children []gate.Candidate
-	for _, d := range held.Manifest.Manifests {
-		if d.Platform != nil && slices.Contains(platforms, d.Platform.OS+"/"+d.Platform.Architecture) {
-			children = append(children, gate.Candidate{Repository: c.Repository, Digest: d.Digest})
+	if !held.Manifest.IsIndex() {
+		return nil, nil
+	}
+	asked := platforms
+	if len(asked) == 0 {
+		if platforms, err = parsePlatforms(in.config.Gate.Platforms); err != nil {
+			return nil, err
 		}
 	}
+	digests, missing := childrenFor(held.Manifest.Manifests, platforms)
+	switch {
+	case len(asked) > 0 && len(missing) > 0:
+		return nil, usageError(fmt.Errorf("%s has no image for %s", c, platformNames(missing)))
+	case len(digests) == 0:
+		return nil, fmt.Errorf("%s has no image for %s", c, platformNames(platforms))
+	}
+	var children []gate.Candidate
+	for _, d := range digests {
+		children = append(children, gate.Candidate{Repository: c.Repository, Digest: d})
+	}
 	return children, nil
+}
+
+// platformNames returns platforms for a person.
+func platformNames(platforms []platform) string {
+	var names []string
+	for _, p := range platforms {
+		names = append(names, p.String())
+	}
+	return strings.Join(names, ", ")
 }
 
 // printVerdicts writes verdicts for a person.
@@ -156,32 +183,32 @@ func writeVerdict(b *strings.Builder, v gate.Verdict) {
 	if v.File != "" {
 		policy += fmt.Sprintf(" (%s:%d)", v.File, v.Line)
 	}
-	fmt.Fprintf(b, "%s  %s\n  %s, judged %s, counts until %s\n", strings.ToUpper(v.Decision.String()), v.Candidate(), policy,
-		v.JudgedAt.Format(time.RFC3339), v.Until.Format(time.RFC3339))
+	writeLine(b, "%s  %s", strings.ToUpper(v.Decision.String()), v.Candidate())
+	writeLine(b, "  %s, judged %s, counts until %s", policy, v.JudgedAt.Format(time.RFC3339), v.Until.Format(time.RFC3339))
 	for _, list := range []struct {
 		title   string
 		reasons []gate.Reason
 	}{{"denied", v.Reasons}, {"warning", v.Warnings}, {"waived", v.Waived}} {
 		for _, r := range list.reasons {
-			fmt.Fprintf(b, "  %-9s %s: %s\n", list.title, r.Rule, r.Message)
+			writeLine(b, "  %-9s %s: %s", list.title, r.Rule, r.Message)
 			if r.Waiver != "" {
-				fmt.Fprintf(b, "            by %s\n", r.Waiver)
+				writeLine(b, "            by %s", r.Waiver)
 			}
 		}
 	}
 	for _, s := range v.Signatures {
-		fmt.Fprintf(b, "  signed    by %s (%s, key %s)\n", s.Authority, s.Format, s.Signer)
+		writeLine(b, "  signed    by %s (%s, key %s)", s.Authority, s.Format, s.Signer)
 	}
 	for _, r := range v.Rejections {
-		fmt.Fprintf(b, "  refused   a signature offered in %s: %s\n", r.Manifest, r.Why)
+		writeLine(b, "  refused   a signature offered in %s: %s", r.Manifest, r.Why)
 	}
-	fmt.Fprintf(b, "  findings  %d in %d packages%s\n", len(v.Findings), v.Packages, incomplete(v))
+	writeLine(b, "  findings  %d in %d packages%s", len(v.Findings), v.Packages, incomplete(v))
 	for _, f := range v.Findings {
-		fmt.Fprintf(b, "    %-9s %-18s %s %s", f.Severity, f.ID, f.Package.Name, f.Package.Version)
+		fixed := ""
 		if f.FixedVersion != "" {
-			fmt.Fprintf(b, ", fixed in %s", f.FixedVersion)
+			fixed = ", fixed in " + f.FixedVersion
 		}
-		fmt.Fprintf(b, "  [%s]\n", f.Path)
+		writeLine(b, "    %-9s %-18s %s %s%s  [%s]", f.Severity, f.ID, f.Package.Name, f.Package.Version, fixed, f.Path)
 	}
 }
 

@@ -18,19 +18,29 @@ type clientFile struct {
 	Content string `json:"content"`
 }
 
-// clientKinds are the clients there are configurations for, and who writes them. A configuration sends every pull of the listed
-// upstreams to the proxy and nowhere else, whatever the proxy answers.
-var clientKinds = map[string]func(proxy *url.URL, upstreams []string) []clientFile{
-	"containerd": containerdFiles,
-	"cri-o":      containersFiles,
-	"podman":     containersFiles,
-	"docker":     dockerFiles,
-	"k3s":        k3sFiles,
-	"talos":      talosFiles,
+// clientKind is a client there is a configuration for, and who writes it. A configuration sends every pull of the listed upstreams to
+// the proxy and nowhere else, whatever the proxy answers.
+type clientKind struct {
+	name  string
+	files func(proxy *url.URL, upstreams []string) []clientFile
+}
+
+// clientKinds are in the order people are shown them.
+var clientKinds = []clientKind{
+	{"containerd", containerdFiles},
+	{"cri-o", containersFiles},
+	{"podman", containersFiles},
+	{"docker", dockerFiles},
+	{"k3s", k3sFiles},
+	{"talos", talosFiles},
 }
 
 func clientNames() []string {
-	return []string{"containerd", "cri-o", "podman", "docker", "k3s", "talos"}
+	var names []string
+	for _, k := range clientKinds {
+		names = append(names, k.name)
+	}
+	return names
 }
 
 func newClients(inv *invocation) *cobra.Command {
@@ -60,7 +70,8 @@ Docker's registry-mirrors always fall through, so for docker images are to be na
 			if err != nil {
 				return err
 			}
-			files := clientKinds[args[0]](&url.URL{Scheme: base.Scheme, Host: base.Host}, hosts)
+			kind := clientKinds[slices.Index(clientNames(), args[0])] // which Args has made sure of
+			files := kind.files(&url.URL{Scheme: base.Scheme, Host: base.Host}, hosts)
 			return inv.print(files, func(w io.Writer) error { return printClientFiles(w, files) })
 		},
 	}
@@ -120,7 +131,7 @@ func containerdFiles(proxy *url.URL, upstreams []string) []clientFile {
 func containersFiles(proxy *url.URL, upstreams []string) []clientFile {
 	var b strings.Builder
 	for _, host := range upstreams {
-		fmt.Fprintf(&b, "[[registry]]\nprefix = %q\nlocation = %q\ninsecure = %t\n\n", host, proxy.Host+"/"+escapedHost(host), proxy.Scheme == "http")
+		fmt.Fprintf(&b, "[[registry]]\nprefix = %q\nlocation = %q\ninsecure = %t\n\n", host, proxy.Host+"/"+oci.EscapePort(host), proxy.Scheme == "http")
 	}
 	return []clientFile{{Path: "/etc/containers/registries.conf.d/tidewaiter.conf", Content: b.String()}}
 }
@@ -156,6 +167,3 @@ func talosFiles(proxy *url.URL, upstreams []string) []clientFile {
 	}
 	return []clientFile{{Path: "tidewaiter-patch.yaml", Content: b.String()}}
 }
-
-// escapedHost returns host as it is written at the front of a repository's path.
-func escapedHost(host string) string { return strings.Replace(host, ":", "_", 1) }

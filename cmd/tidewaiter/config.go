@@ -1,20 +1,26 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
+	"os"
 	"reflect"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/spf13/viper"
 
+	"github.com/tidewaiter/tidewaiter/cache"
 	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/policy"
+	"github.com/tidewaiter/tidewaiter/seal"
 	"github.com/tidewaiter/tidewaiter/upstream"
 )
 
@@ -129,33 +135,63 @@ func defaults() map[string]any {
 
 // loadConfig reads file, or nothing when it is empty, lets the environment override keys, and checks the result. All problems are
 // reported at once.
-func loadConfig(file string) (*config, error) {
+func loadConfig(file string) (*config, error) { return checked(readConfig(file, true)) }
+
+// loadConfigFile is loadConfig without the environment.
+func loadConfigFile(file string) (*config, error) { return checked(readConfig(file, false)) }
+
+// loadInstallation is loadConfig, and reports what is wrong with the files and upstreams the configuration names along with it.
+func loadInstallation(file string) (*config, error) {
+	c, problems := readConfig(file, true)
+	if c != nil {
+		problems = append(problems, c.installationProblems()...)
+	}
+	return checked(c, problems)
+}
+
+// checked returns c if there is nothing wrong with it.
+func checked(c *config, problems []error) (*config, error) {
+	if len(problems) > 0 {
+		return nil, usageError(fmt.Errorf("the configuration cannot be used:\n%w", errors.Join(problems...)))
+	}
+	return c, nil
+}
+
+// readConfig reads file and, if it counts, the environment. The config is nil when there is nothing in it to be checked further.
+func readConfig(file string, environment bool) (*config, []error) {
 	v := viper.New()
 	for key, value := range defaults() {
 		v.SetDefault(key, value)
 	}
-	v.SetEnvPrefix("TIDEWAITER")
-	v.SetEnvKeyReplacer(strings.NewReplacer(".", "_"))
-	v.AutomaticEnv()
+	if environment {
+		v.SetEnvPrefix("TIDEWAITER")
+		v.SetEnvKeyReplacer(strings.NewReplacer(".", "_"))
+		v.AutomaticEnv()
+	}
 	if file != "" {
 		v.SetConfigFile(file)
 		v.SetConfigType("yaml")
 		if err := v.ReadInConfig(); err != nil {
-			return nil, usageError(fmt.Errorf("reading the configuration: %w", err))
+			return nil, []error{fmt.Errorf("reading the configuration: %w", err)}
 		}
 	}
+	source := cmp.Or(file, "the environment")
 	var c config
-	hooks := mapstructure.ComposeDecodeHookFunc(decodeSize, mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(","))
-	if err := v.UnmarshalExact(&c, viper.DecodeHook(hooks)); err != nil {
-		return nil, usageError(fmt.Errorf("configuration %s: %w", file, err))
+	hooks := viper.DecodeHook(mapstructure.ComposeDecodeHookFunc(decodeSize, mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(",")))
+	if err := v.Unmarshal(&c, hooks); err != nil { // checking the rest would find fault with values nobody wrote
+		return nil, []error{fmt.Errorf("%s: %w", source, err)}
 	}
-	if err := errors.Join(c.problems()...); err != nil {
-		return nil, usageError(fmt.Errorf("configuration %s:\n%w", file, err))
+	problems := c.problems()
+	if err := v.UnmarshalExact(&config{}, hooks); err != nil { // which can only be for keys there are not
+		problems = append(problems, fmt.Errorf("%s: %w", source, err))
+	}
+	if v.InConfig("upstreams") && len(c.Upstreams) == 0 {
+		problems = append(problems, errors.New("upstreams is written and names none; leave the key out for the well-known registries"))
 	}
 	if c.Gate.Workers == 0 {
 		c.Gate.Workers = runtime.GOMAXPROCS(0)
 	}
-	return &c, nil
+	return &c, problems
 }
 
 // problems returns everything that is wrong with c as far as c alone can tell.
@@ -171,11 +207,14 @@ func (c *config) problems() []error {
 	}
 	problem((c.Listen.TLS.Cert == "") != (c.Listen.TLS.Key == ""), "listen.tls needs both cert and key")
 	for key, address := range map[string]string{"listen.registry": c.Listen.Registry, "listen.admin": c.Listen.Admin} {
-		_, _, err := net.SplitHostPort(address)
+		_, port, err := net.SplitHostPort(address)
 		problem(err != nil, "%s: %q is not host:port", key, address)
+		_, portErr := strconv.ParseUint(port, 10, 16)
+		problem(err == nil && portErr != nil, "%s: %q is not a port", key, port)
 		exposed := err == nil && !isLoopback(address)
 		problem(exposed && c.Listen.TLS.Cert == "" && !c.Listen.UnsafePlaintext, "%s: %s is not loopback, so it needs listen.tls or listen.unsafe_plaintext: true", key, address)
 	}
+	problem(c.Listen.AdminURL != "" && !isWebURL(c.Listen.AdminURL), "listen.admin_url: %q is not an http or https URL", c.Listen.AdminURL)
 	problem(!isLoopback(c.Listen.Registry) && len(c.Access.Anonymous) == 0, "access.anonymous must say who may pull, because listen.registry is not loopback")
 	for _, a := range c.Access.Anonymous {
 		problem(!slices.Equal(a.Actions, []string{"pull"}), "access.anonymous: actions must be [pull]")
@@ -186,16 +225,58 @@ func (c *config) problems() []error {
 	}
 	problem(c.Storage.Filesystem.Root == "", "storage.filesystem.root is empty")
 	problem(c.Redis.URL != "" && c.Redis.SealKeyFile == "", "redis.url needs redis.seal_key_file")
+	problem(c.Redis.URL != "" && !isRedisURL(c.Redis.URL), "redis.url is not redis://, rediss:// or unix://") // not shown: it may hold a password
 	problem(!oci.ValidHost(c.DefaultUpstream), "default_upstream: %q is not a host", c.DefaultUpstream)
 	problem(c.Gate.Hold <= 0, "gate.hold must be positive")
 	problem(c.Gate.Workers < 0, "gate.workers must not be negative")
 	problem(c.Advisories.MaxAge < 0, "advisories.max_age must not be negative")
+	problem(c.Advisories.Refresh < 0, "advisories.refresh must not be negative")
 	for _, p := range c.Gate.Platforms {
-		problem(strings.Count(p, "/") != 1, "gate.platforms: %q is not os/architecture", p)
+		parsed, err := parsePlatform(p)
+		problem(err != nil || parsed.variant != "", "gate.platforms: %q is not os/architecture", p)
 	}
 	problem(!slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level), "log.level: %q is not debug, info, warn or error", c.Log.Level)
 	problem(!slices.Contains([]string{"json", "text"}, c.Log.Format), "log.format: %q is neither json nor text", c.Log.Format)
 	slices.SortFunc(found, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return found
+}
+
+// installationProblems returns what is wrong with what the configuration names: files, upstreams, Redis. It opens nothing for longer
+// than it takes to look, so that everything can be told at once and before anything is written.
+func (c *config) installationProblems() []error {
+	var found []error
+	note := func(err error) {
+		if err != nil {
+			found = append(found, err)
+		}
+	}
+	set, policyErr := policy.Load(c.PolicyFiles, time.Now())
+	note(policyErr)
+	roots, trustErr := policy.LoadTrust(c.TrustFiles)
+	note(trustErr)
+	if policyErr == nil && trustErr == nil {
+		note(policy.CheckAuthorities(set, roots))
+	}
+	upstreams, err := upstream.New(c.upstreams(), upstream.Options{})
+	note(err)
+	if err == nil {
+		upstreams.Close()
+	}
+	if c.Redis.SealKeyFile != "" {
+		key, err := seal.LoadKey(c.Redis.SealKeyFile)
+		note(err)
+		if err == nil && c.Redis.URL != "" {
+			verdicts, err := cache.New(cache.Options{RedisURL: c.Redis.URL, Key: key}) // which connects to nothing yet
+			note(err)
+			if err == nil {
+				note(verdicts.Close())
+			}
+		}
+	}
+	if c.Advisories.Path != "" {
+		_, err := os.Stat(c.Advisories.Path)
+		note(err)
+	}
 	return found
 }
 
@@ -251,6 +332,16 @@ func (c *config) unsafe() []string {
 		}
 	}
 	return on
+}
+
+func isWebURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
+}
+
+func isRedisURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && slices.Contains([]string{"redis", "rediss", "unix"}, u.Scheme)
 }
 
 func isLoopback(address string) bool {

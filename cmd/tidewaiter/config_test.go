@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,7 +62,16 @@ func TestConfigurationIsReadStrictly(t *testing.T) {
 		"what this version cannot do":    {"hosted: [{repositories: [\"apps/**\"]}]\naudit: {path: a.log}\nstorage: {max_bytes: 1GiB}", []string{"hosted", "audit.path", "storage.max_bytes"}},
 		"levels and formats of no log":   {"log: {level: loud, format: xml}", []string{"log.level", "log.format"}},
 		"platforms without architecture": {"gate: {platforms: [linux]}", []string{"gate.platforms"}},
+		"platforms with empty parts":     {"gate: {platforms: [\"linux/\", \"/\", linux/arm64/v8]}", []string{`"linux/"`, `"/"`, `"linux/arm64/v8"`}},
 		"YAML that is none":              {"listen: [", []string{"yaml"}},
+		"ports that are none":            {"listen: {registry: \"127.0.0.1:65536\", admin: \"127.0.0.1:http\"}", []string{`listen.registry: "65536"`, `listen.admin: "http"`}},
+		"addresses without a port":       {"listen: {registry: \"127.0.0.1:\"}", []string{"listen.registry"}},
+		"links that lead nowhere":        {"listen: {admin_url: \"admin.test:5001\"}", []string{"listen.admin_url"}},
+		"links of another kind":          {"listen: {admin_url: \"javascript://admin.test/\"}", []string{"listen.admin_url"}},
+		"negative times":                 {"advisories: {refresh: -1s, max_age: -1s}", []string{"advisories.refresh", "advisories.max_age"}},
+		"upstreams that are none":        {"upstreams: []", []string{"upstreams is written and names none"}},
+		"URLs that are not of Redis":     {"redis: {url: \"http://user:hunter2@127.0.0.1\", seal_key_file: k}", []string{"redis.url"}},
+		"keys unknown and values wrong":  {"surprise: true\nlog: {level: loud}", []string{"surprise", "log.level"}},
 	}
 	for name, tt := range tests {
 		t.Run(name+" are refused", func(t *testing.T) {
@@ -68,6 +79,9 @@ func TestConfigurationIsReadStrictly(t *testing.T) {
 			var exit *exitError
 			if !errors.As(err, &exit) || exit.code != exitUsage {
 				t.Fatalf("got %v, want the exit code of a configuration error", err)
+			}
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("it shows a password: %v", err)
 			}
 			for _, want := range tt.want {
 				if !strings.Contains(err.Error(), want) {
@@ -98,6 +112,93 @@ func TestEnvironmentOverridesTheFile(t *testing.T) {
 	}
 	if c.Gate.Hold != 7*time.Second || c.Listen.Registry != "127.0.0.1:7000" || strings.Join(c.PolicyFiles, " ") != "a.yaml b.yaml" {
 		t.Errorf("got %+v %+v %v", c.Gate, c.Listen, c.PolicyFiles)
+	}
+}
+
+func TestConfigurationWithoutTheEnvironment(t *testing.T) {
+	t.Setenv("TIDEWAITER_STORAGE_FILESYSTEM_ROOT", "/elsewhere")
+	t.Setenv("TIDEWAITER_GATE_HOLD", "soon")
+	file := filepath.Join(t.TempDir(), "tidewaiter.yaml")
+	if err := os.WriteFile(file, []byte("storage: {filesystem: {root: here}}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := loadConfigFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Storage.Filesystem.Root != "here" || c.Gate.Hold != 55*time.Second {
+		t.Errorf("got %+v %+v", c.Storage, c.Gate)
+	}
+}
+
+// Every file this configuration names is bad, and so is what it says itself.
+func TestAllThatIsWrongIsSaidAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	in := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	root := filepath.Join(dir, "data")
+	file := in("tidewaiter.yaml", fmt.Sprintf(`
+surprise: true
+log: {level: loud}
+storage: {filesystem: {root: %q}}
+policy_files: [%q]
+trust_files: [%q]
+upstreams: [{host: a.test, url: "ftp://a.test"}]
+redis: {url: "redis://127.0.0.1:1/0", seal_key_file: %q}
+advisories: {path: %q}
+`, root, in("policy.yaml", "policies: [{name: p, match: {repositories: [\"**\"]}, mode: maybe}]"), in("trust.yaml", "authorities: [{name: a}]"),
+		in("seal.key", "short"), filepath.Join(dir, "none")))
+	for _, args := range [][]string{{"serve"}, {"check", "a.test/app:1"}, {"inventory", "a.test/app:1"}} {
+		got := command(t, append(args, "--config", file)...)
+		if got.code != exitUsage || got.stdout != "" {
+			t.Errorf("%q: code %d, want %d: %s", args, got.code, exitUsage, got.stdout)
+		}
+		for _, want := range []string{"surprise", "log.level", "policy.yaml:1", "maybe", "trust.yaml:1", "ftp://a.test", "seal.key", filepath.Join(dir, "none")} {
+			if !strings.Contains(got.stderr, want) {
+				t.Errorf("%q does not say %q but\n%s", args, want, got.stderr)
+			}
+		}
+	}
+	if _, err := os.Stat(root); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("storage was opened: %v", err)
+	}
+}
+
+func TestWhatIsNamedWronglyIsAConfigurationError(t *testing.T) {
+	dir := t.TempDir()
+	key := filepath.Join(dir, "seal.key")
+	if err := os.WriteFile(key, []byte(strings.Repeat("0123456789abcdef", 4)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct{ text, want string }{
+		"a seal key that is not there":         {"redis: {seal_key_file: " + dir + "/none.key}", "none.key"},
+		"a Redis database that is none":        {"redis: {url: \"redis://:hunter2@127.0.0.1:1/first\", seal_key_file: " + key + "}", "redis url"},
+		"advisories that are not there":        {"advisories: {path: " + dir + "/none}", "/none"},
+		"a folder without advisories":          {"advisories: {path: " + dir + "}", "trivy.db"},
+		"an authority no trust file has":       {"policy_files: [" + filepath.Join(dir, "p.yaml") + "]", "nobody"},
+		"a certificate that is not there":      {"listen: {tls: {cert: " + dir + "/none.crt, key: " + dir + "/none.key}}", "none.crt"},
+		"an upstream that is configured twice": {"upstreams: [{host: a.test}, {host: a.test}]", "twice"},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, "p.yaml"), []byte("policies: [{name: p, match: {repositories: [\"**\"]}, require: {signatures: {any_of: [nobody]}}}]"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(dir, "tidewaiter.yaml")
+		text := tt.text + "\nstorage: {filesystem: {root: " + dir + "/data}}\n"
+		if !strings.HasPrefix(tt.text, "listen") {
+			text += "listen: {registry: \"127.0.0.1:0\", admin: \"127.0.0.1:0\"}\n"
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got := command(t, "serve", "--config", file)
+		if got.code != exitUsage || !strings.Contains(got.stderr, tt.want) || strings.Contains(got.stderr, "hunter2") {
+			t.Errorf("%s: code %d, want %d and %q: %s", name, got.code, exitUsage, tt.want, got.stderr)
+		}
 	}
 }
 

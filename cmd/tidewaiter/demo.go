@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -69,11 +70,12 @@ func newDemo(inv *invocation) *cobra.Command {
 each image over HTTP, and print what became of it. Everything is on loopback and in a temporary folder.
 
 Exit codes: 0 when every verdict is the expected one, else 1.`,
-		Example: "  tidewaiter demo --keep",
+		Example: "  tidewaiter demo --keep\n  tidewaiter demo -o json",
 		Args:    exactly(0),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return inv.demo(cmd.Context(), keep) },
 	}
 	cmd.Flags().BoolVar(&keep, "keep", false, "leave upstream and proxy running, and print commands to try")
+	inv.withOutput(cmd)
 	inv.withQuiet(cmd)
 	return cmd
 }
@@ -99,7 +101,7 @@ func (inv *invocation) demo(ctx context.Context, keep bool) (err error) {
 	if err != nil {
 		return err
 	}
-	c, err := loadConfig(configFile)
+	c, err := loadConfigFile(configFile) // the environment is about another installation, whose storage must not be written to
 	if err != nil {
 		return err
 	}
@@ -134,10 +136,23 @@ func (inv *invocation) demo(ctx context.Context, keep bool) (err error) {
 	return nil
 }
 
-// play pulls every image and prints what became of it. It returns how many outcomes were not the expected ones.
+// played is what became of one image.
+type played struct {
+	Image   string `json:"image"`
+	Verdict string `json:"verdict"` // allowed or denied
+	// Expected says whether that, and what the client was told, is what should have become of it.
+	Expected bool `json:"expected"`
+	// Cold is how long the first pull took, Again the second.
+	Cold  time.Duration `json:"cold_ns"`
+	Again time.Duration `json:"again_ns"`
+	// Pulled says in words how much arrived; Why is the reason the client was shown, or else what the image is.
+	Pulled string `json:"pulled"`
+	Why    string `json:"why"`
+}
+
+// play pulls every image twice and prints what became of it. It returns how many outcomes were not the expected ones.
 func (inv *invocation) play(ctx context.Context, scenes []scene, at addresses) (unexpected int, err error) {
-	table := tabwriter.NewWriter(inv.stdout, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "IMAGE\tVERDICT\tCOLD\tAGAIN\tPULLED\tWHY") // errors come with Flush
+	var all []played
 	for _, s := range scenes {
 		cold, err := pull(ctx, at.registry, s.reference)
 		if err != nil {
@@ -147,17 +162,33 @@ func (inv *invocation) play(ctx context.Context, scenes []scene, at addresses) (
 		if err != nil {
 			return 0, fmt.Errorf("pulling %s again: %w", s.reference, err)
 		}
-		verdict := "denied"
-		if cold.allowed {
-			verdict = "allowed"
+		p := played{
+			Image: s.reference, Verdict: "denied", Expected: s.met(cold) && cold.allowed == again.allowed,
+			Cold: cold.took, Again: again.took, Pulled: cold.pulled(), Why: cold.reason(s.what),
 		}
-		if !s.met(cold) || cold.allowed != again.allowed {
+		if cold.allowed {
+			p.Verdict = "allowed"
+		}
+		if !p.Expected {
 			unexpected++
+		}
+		all = append(all, p)
+	}
+	return unexpected, inv.print(all, func(w io.Writer) error { return printScenes(w, all) })
+}
+
+// printScenes writes the table.
+func printScenes(w io.Writer, all []played) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	writeRow(table, "IMAGE", "VERDICT", "COLD", "AGAIN", "PULLED", "WHY")
+	for _, p := range all {
+		verdict := p.Verdict
+		if !p.Expected {
 			verdict += " (UNEXPECTED)"
 		}
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", s.reference, verdict, rounded(cold.took), rounded(again.took), cold.pulled(), cold.reason(s.what))
+		writeRow(table, p.Image, verdict, rounded(p.Cold), rounded(p.Again), p.Pulled, p.Why)
 	}
-	return unexpected, table.Flush()
+	return table.Flush()
 }
 
 // rounded returns a duration in as many figures as mean something.

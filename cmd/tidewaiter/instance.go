@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -61,7 +62,9 @@ func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance
 	if in.policies, err = policy.Open(ctx, c.PolicyFiles, c.TrustFiles, time.Now, log); err != nil {
 		return nil, usageError(err)
 	}
-	if in.advisories, err = scan.OpenAdvisories(ctx, c.Advisories.Path, c.Advisories.MaxAge, time.Now); err != nil {
+	if in.advisories, err = scan.OpenAdvisories(ctx, c.Advisories.Path, c.Advisories.MaxAge, time.Now); errors.Is(err, fs.ErrNotExist) {
+		return nil, usageError(err)
+	} else if err != nil {
 		return nil, err
 	}
 	in.closers = append(in.closers, in.advisories.Close)
@@ -78,7 +81,7 @@ func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance
 	}
 	in.ledger = ledger.New(driver, key, log, time.Now)
 	if in.verdicts, err = cache.New(cache.Options{RedisURL: c.Redis.URL, Key: key, Logger: log}); err != nil {
-		return nil, err
+		return nil, usageError(err) // nothing is connected to yet: what is wrong is what was written
 	}
 	in.closers = append(in.closers, in.verdicts.Close)
 
@@ -127,13 +130,29 @@ func (in *instance) close() error {
 	return errors.Join(errs...)
 }
 
-// ready returns why requests cannot be served: the storage takes no writes, or nothing of what it should decide by is there.
-func (in *instance) ready(context.Context) error {
-	f, err := os.CreateTemp(in.config.Storage.Filesystem.Root, ".ready-")
-	if err != nil {
-		return errors.New("the storage takes no writes")
+// errStorage and errStopping are all that whoever asks is told; why is for the log.
+var (
+	errStorage  = errors.New("the storage takes no writes")
+	errStopping = errors.New("stopping")
+)
+
+// ready returns why requests cannot be served: the storage takes no writes.
+func (in *instance) ready(ctx context.Context) error {
+	if err := tryWriting(in.config.Storage.Filesystem.Root); err != nil {
+		in.log.WarnContext(ctx, "the storage takes no writes", "err", err)
+		return errStorage
 	}
-	return errors.Join(f.Close(), os.Remove(f.Name()))
+	return nil
+}
+
+// tryWriting writes a file in dir, as little as finds out whether there is room, and removes it.
+func tryWriting(dir string) error {
+	f, err := os.CreateTemp(dir, ".ready-")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("ready\n")
+	return errors.Join(err, f.Close(), os.Remove(f.Name()))
 }
 
 // reload reads policies, trust and advisories again. What is bad stays as it was; the log says so.
@@ -158,7 +177,11 @@ func (in *instance) reloadAdvisories(ctx context.Context) {
 // storage, which guards against accidents and not against whoever can write there.
 func openSealKey(c *config, root string) (seal.Key, error) {
 	if c.Redis.SealKeyFile != "" {
-		return seal.LoadKey(c.Redis.SealKeyFile)
+		key, err := seal.LoadKey(c.Redis.SealKeyFile)
+		if err != nil {
+			return seal.Key{}, usageError(err)
+		}
+		return key, nil
 	}
 	if err := os.MkdirAll(root, 0o750); err != nil {
 		return seal.Key{}, err

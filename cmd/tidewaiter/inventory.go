@@ -20,7 +20,7 @@ type imageInventory struct {
 }
 
 func newInventory(inv *invocation) *cobra.Command {
-	platform := ""
+	asked := ""
 	cmd := &cobra.Command{
 		Use:   "inventory REF",
 		Short: "List the packages of an image",
@@ -29,6 +29,10 @@ the same storage, are not read again. What could not be examined is listed as ga
 		Example: "  tidewaiter inventory docker.io/library/nginx:1.27 --platform linux/arm64 -o json",
 		Args:    exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			platform, err := parsePlatform(asked)
+			if err != nil {
+				return usageError(err)
+			}
 			return inv.withInstance(cmd.Context(), func(ctx context.Context, in *instance) error {
 				found, err := in.inventory(ctx, args[0], platform)
 				if err != nil {
@@ -38,30 +42,23 @@ the same storage, are not read again. What could not be examined is listed as ga
 			})
 		},
 	}
-	cmd.Flags().StringVar(&platform, "platform", "linux/amd64", "which image of an index, os/architecture")
+	cmd.Flags().StringVar(&asked, "platform", "linux/amd64", "which image of an index, os/architecture[/variant]")
 	inv.withConfig(cmd)
 	inv.withOutput(cmd)
 	inv.withQuiet(cmd)
 	return cmd
 }
 
-func (in *instance) inventory(ctx context.Context, reference, platform string) (imageInventory, error) {
+func (in *instance) inventory(ctx context.Context, reference string, asked platform) (imageInventory, error) {
 	c, err := in.resolve(ctx, reference)
 	if err != nil {
 		return imageInventory{}, err
 	}
-	held, err := in.quarantine.Hold(ctx, c)
+	children, err := in.children(ctx, c, []platform{asked})
 	if err != nil {
-		return imageInventory{}, fmt.Errorf("holding %s: %w", c, err)
+		return imageInventory{}, err
 	}
-	if held.Manifest.IsIndex() {
-		children, err := in.children(ctx, c, []string{platform})
-		if err != nil {
-			return imageInventory{}, err
-		}
-		if len(children) == 0 {
-			return imageInventory{}, usageError(fmt.Errorf("%s has no image for %s", reference, platform))
-		}
+	if len(children) > 0 {
 		c = children[0]
 	}
 	found, err := in.gate.Inventory(ctx, c)
@@ -73,13 +70,14 @@ func (in *instance) inventory(ctx context.Context, reference, platform string) (
 
 func printInventory(w io.Writer, found imageInventory) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintf(table, "# %s@%s\n# %s %s, %d packages\nTYPE\tNAME\tVERSION\tFOUND IN\n", // errors come with Flush
-		found.Repository, found.Digest, found.OS.ID, found.OS.Version, len(found.Packages))
+	writeLine(table, "# %s@%s", found.Repository, found.Digest)
+	writeLine(table, "# %s %s, %d packages", found.OS.ID, found.OS.Version, len(found.Packages))
+	writeRow(table, "TYPE", "NAME", "VERSION", "FOUND IN")
 	for _, p := range found.Packages {
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", p.Type, p.Name, p.Version, p.Path)
+		writeRow(table, p.Type, p.Name, p.Version, p.Path)
 	}
 	for _, g := range found.Gaps {
-		_, _ = fmt.Fprintf(table, "gap\t%s\t%s\t%s\n", g.Kind, g.Why, g.Path)
+		writeRow(table, "gap", g.Kind, g.Why, g.Path)
 	}
 	return table.Flush()
 }

@@ -15,8 +15,12 @@ func main() {
 	if len(os.Args) == 2 && os.Args[1] == scan.ChildArg {
 		os.Exit(scan.Child(os.Stdin, os.Stdout))
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	signals, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, cancel := context.WithCancel(context.Background())
+	context.AfterFunc(signals, func() { // the first signal asks the command to end; from before it hears of that, a second ends the process
+		stop()
+		cancel()
+	})
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
 	os.Exit(code)
 }

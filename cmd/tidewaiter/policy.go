@@ -12,8 +12,11 @@ import (
 
 func newPolicy(inv *invocation) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "policy", Short: "Work with policies", Args: onlyCommands,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Use:     "policy",
+		Short:   "Work with policies",
+		Example: "  tidewaiter policy check policy.yaml",
+		Args:    onlyCommands,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newPolicyCheck(inv))
 	return cmd

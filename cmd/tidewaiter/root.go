@@ -52,14 +52,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitDone
 	}
+	code := exitFailure
 	if exit, ok := errors.AsType[*exitError](err); ok {
-		if !errors.Is(err, errDenied) {
-			_, _ = fmt.Fprintf(stderr, "tidewaiter: %v\n", err) // nobody to tell when even stderr is gone
-		}
-		return exit.code
+		code = exit.code
 	}
-	_, _ = fmt.Fprintf(stderr, "tidewaiter: %v\n", err)
-	return exitFailure
+	if !errors.Is(err, errDenied) {
+		_, _ = fmt.Fprintln(stderr, "tidewaiter: "+printableLines(err.Error())) // nobody to tell when even stderr is gone
+	}
+	return code
 }
 
 func newRoot(inv *invocation) *cobra.Command {
@@ -68,9 +68,11 @@ func newRoot(inv *invocation) *cobra.Command {
 		Short:         "A registry proxy that judges every image before it serves it",
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Example:       "  tidewaiter demo\n  tidewaiter serve --config /etc/tidewaiter/tidewaiter.yaml",
 		Args:          onlyCommands,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.CompletionOptions.DisableDefaultCmd = true // it has exit codes of its own
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	root.AddCommand(
 		newServe(inv), newDemo(inv), newCheck(inv), newVerdict(inv), newInventory(inv), newPolicy(inv), newClients(inv), newVersion(inv),
@@ -119,9 +121,12 @@ func (inv *invocation) print(v any, text func(io.Writer) error) error {
 	if inv.output != "json" {
 		return text(inv.stdout)
 	}
-	enc := json.NewEncoder(inv.stdout)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	encoded, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(inv.stdout, escapedJSON(encoded)+"\n")
+	return err
 }
 
 // talk writes a line for a person.

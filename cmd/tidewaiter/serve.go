@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -17,15 +17,22 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tidewaiter/tidewaiter/console"
+	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/proxy"
 )
 
 // Limits of both listeners. Bodies have no deadline: a slow node may take an hour over a layer.
 const (
-	headerTimeout   = 10 * time.Second // a request line and headers arrive in one packet or two
-	idleTimeout     = 2 * time.Minute  // longer than the pauses of a pull
-	maxHeaderBytes  = 64 << 10         // the largest bearer tokens seen are 16 KiB
-	shutdownTimeout = 25 * time.Second // orchestrators kill after 30 s
+	headerTimeout  = 10 * time.Second // a request line and headers arrive in one packet or two
+	idleTimeout    = 2 * time.Minute  // longer than the pauses of a pull
+	maxHeaderBytes = 64 << 10         // the largest bearer tokens seen are 16 KiB
+)
+
+// How long what is under way may take when the process is to end. Orchestrators kill after 30 s.
+const (
+	drainTimeout      = 23 * time.Second // clients, most of which are sent a layer
+	adminDrainTimeout = 2 * time.Second  // operators, whose answers are small; after the clients, so that readiness is told meanwhile
 )
 
 func newServe(inv *invocation) *cobra.Command {
@@ -38,11 +45,12 @@ Without a configuration it listens on loopback only, keeps everything under ./ti
 registries, and judges by the shipped policy, which denies critical vulnerabilities that have a fix. That policy needs advisory data:
 without advisories.path every image is denied, and says so.
 
-SIGHUP reads policies, trust files and advisories again. SIGTERM finishes what is under way.`,
+SIGHUP reads policies, trust files and advisories again. SIGTERM ends the process: it is not ready any more, what is being sent is
+finished, and whoever waits for a verdict is told to come back. A second SIGTERM ends it at once.`,
 		Example: "  tidewaiter serve --config /etc/tidewaiter/tidewaiter.yaml",
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(inv.configFile)
+			c, err := loadInstallation(inv.configFile)
 			if err != nil {
 				return err
 			}
@@ -64,27 +72,27 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 		return err
 	}
 	defer func() { err = errors.Join(err, in.close()) }()
-	registryListener, err := listen(ctx, c, c.Listen.Registry)
+	registryListener, err := listen(ctx, c, c.Listen.Registry, log)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = registryListener.Close() }() // closed already by its server, unless that never ran
-	adminListener, err := listen(ctx, c, c.Listen.Admin)
+	adminListener, err := listen(ctx, c, c.Listen.Admin, log)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = adminListener.Close() }() // as above
 
-	// Build.
+	// Build. Everything that is to end before the servers do ends with ctx.
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	at := addresses{registry: registryListener.Addr().String(), admin: adminListener.Addr().String()}
-	registry, admin, err := buildHandlers(in, at)
+	registry, admin, err := buildHandlers(ctx, in, at)
 	if err != nil {
 		return err
 	}
 
 	// Run.
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
 	failed := make(chan error, 2) // one for each server
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -111,23 +119,55 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 	case failure = <-failed:
 	}
 
-	// Shut down. What is being sent is finished; what still runs at the end of the time is cut off.
+	// Shut down. From here on the process is not ready, and nobody waits for a verdict. What is being sent is finished.
 	log.InfoContext(ctx, "stopping")
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-	defer cancel()
-	for _, s := range servers {
-		if err := s.Shutdown(ending); err != nil {
-			log.WarnContext(ending, "requests were cut off", "err", err)
-			_ = s.Close() // the second attempt; the first has just been logged
-		}
-	}
 	stop()
+	for i, timeout := range []time.Duration{drainTimeout, adminDrainTimeout} {
+		drain(ctx, servers[i], timeout, log)
+	}
 	running.Wait()
 	return failure
 }
 
-// buildHandlers returns what answers clients and what answers operators.
-func buildHandlers(in *instance, at addresses) (registry, admin http.Handler, err error) {
+// drain lets a server finish what is under way; what still runs at the end of the time is cut off.
+func drain(ctx context.Context, s *http.Server, timeout time.Duration, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	defer cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		log.WarnContext(ctx, "requests were cut off", "err", err)
+		_ = s.Close() // the second attempt; the first has just been logged
+	}
+}
+
+// waits ends what waits for a verdict when the process is to end. The judging itself goes on, and what is recorded of it by the time
+// the process ends is not lost. It does not touch what is being sent, which the end of a request's own context would break off.
+type waits struct {
+	judge proxy.Judge
+	// until ends the waits.
+	until context.Context
+}
+
+// Judge implements proxy.Judge.
+func (w waits) Judge(ctx context.Context, c gate.Candidate) (gate.Verdict, error) {
+	hold, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(w.until, cancel)()
+	v, err := w.judge.Judge(hold, c)
+	if w.until.Err() == nil || ctx.Err() != nil || !errors.Is(err, context.Canceled) {
+		return v, err
+	}
+	ended := &gate.NoVerdict{Step: "waiting", Err: &oci.Error{Code: oci.CodeUnavailable, Message: "this proxy is stopping; ask again"}}
+	if during, ok := errors.AsType[*gate.NoVerdict](err); ok {
+		ended.Step = during.Step
+	}
+	return gate.Verdict{}, ended
+}
+
+// Start implements proxy.Judge.
+func (w waits) Start(c gate.Candidate) { w.judge.Start(c) }
+
+// buildHandlers returns what answers clients and what answers operators. When ctx ends so do readiness and the waits for verdicts.
+func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, admin http.Handler, err error) {
 	c := in.config
 	resolver, err := in.resolver()
 	if err != nil {
@@ -140,13 +180,19 @@ func buildHandlers(in *instance, at addresses) (registry, admin http.Handler, er
 			adminURL = "https://" + at.admin
 		}
 	}
+	ready := func(asking context.Context) error {
+		if ctx.Err() != nil {
+			return errStopping
+		}
+		return in.ready(asking)
+	}
 	p := proxy.New(proxy.Options{
-		Judge: in.gate, Released: in.quarantine.Released(), Resolver: resolver, Referrers: in.upstreams, History: in.ledger, Log: in.log,
-		DefaultUpstream: c.DefaultUpstream, AdminURL: adminURL, Hold: c.Gate.Hold, Platforms: c.Gate.Platforms,
+		Judge: waits{judge: in.gate, until: ctx}, Released: in.quarantine.Released(), Resolver: resolver, Referrers: in.upstreams, History: in.ledger, Log: in.log,
+		DefaultUpstream: c.DefaultUpstream, AdminURL: strings.TrimSuffix(adminURL, "/"), Hold: c.Gate.Hold, Platforms: c.Gate.Platforms,
 	})
 	in.meters.watch(in, p.Metrics()...)
 	return p, console.New(console.Options{
-		History: in.ledger, Resolver: resolver, Metrics: in.meters.registry, Log: in.log, Ready: in.ready,
+		History: in.ledger, Resolver: resolver, Metrics: in.meters.registry, Log: in.log, Ready: ready,
 		DefaultUpstream: c.DefaultUpstream, Version: version, Unsafe: c.unsafe(),
 	}), nil
 }
@@ -195,45 +241,4 @@ func newServer(h http.Handler, log *slog.Logger) *http.Server {
 		Handler: h, DisableGeneralOptionsHandler: true, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-}
-
-// listen opens a listener, with TLS when a certificate is configured.
-func listen(ctx context.Context, c *config, address string) (net.Listener, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil || c.Listen.TLS.Cert == "" {
-		return l, err
-	}
-	certificate := &certificateFiles{cert: c.Listen.TLS.Cert, key: c.Listen.TLS.Key}
-	if _, err := certificate.get(nil); err != nil {
-		return nil, usageError(errors.Join(err, l.Close()))
-	}
-	return tls.NewListener(l, &tls.Config{GetCertificate: certificate.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}), nil
-}
-
-// certificateFiles is a certificate that is read again whenever its file has changed. It is safe for concurrent use.
-type certificateFiles struct {
-	cert, key string
-	mu        sync.Mutex
-	modified  time.Time        // guarded by mu
-	loaded    *tls.Certificate // guarded by mu
-}
-
-// get implements tls.Config.GetCertificate. A pair that cannot be read, perhaps half replaced, leaves the one before in use.
-func (f *certificateFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	info, err := os.Stat(f.cert)
-	if err == nil && f.loaded != nil && info.ModTime().Equal(f.modified) {
-		return f.loaded, nil
-	}
-	if err == nil {
-		var pair tls.Certificate
-		if pair, err = tls.LoadX509KeyPair(f.cert, f.key); err == nil {
-			f.loaded, f.modified = &pair, info.ModTime()
-		}
-	}
-	if f.loaded != nil {
-		return f.loaded, nil
-	}
-	return nil, fmt.Errorf("loading the certificate: %w", err)
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +24,9 @@ const (
 	maxAnswerBytes = 64 << 20         // a long history of an image with a thousand findings
 )
 
+// anyUpstream stands for the upstream of names without a host while their grammar is checked. Which it is, the proxy knows.
+const anyUpstream = "localhost"
+
 func newVerdict(inv *invocation) *cobra.Command {
 	server, history := "", false
 	cmd := &cobra.Command{
@@ -30,18 +34,19 @@ func newVerdict(inv *invocation) *cobra.Command {
 		Short: "Ask a running proxy what it decided about an image, and why",
 		Long: `Ask the admin address of a running proxy what it decided about an image: why, when, and from which inputs.
 
-Exit codes: 0 allowed, 1 could not tell (also: never judged), 3 denied.`,
+Exit codes: 0 allowed, 1 could not tell (also: never judged), 2 usage error, 3 denied.`,
 		Example: "  tidewaiter verdict --server http://127.0.0.1:5001 docker.io/library/nginx:1.27 --history",
 		Args:    exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			image, err := askImage(cmd.Context(), server, args[0])
+			earlier := 0
+			if history {
+				earlier = console.MaxHistory
+			}
+			image, err := askImage(cmd.Context(), server, args[0], earlier)
 			if err != nil {
 				return err
 			}
-			verdicts := []gate.Verdict{image.Verdict}
-			if history {
-				verdicts = image.History
-			}
+			verdicts := append([]gate.Verdict{image.Verdict}, image.History...)
 			if err := inv.print(verdicts, func(w io.Writer) error { return printVerdicts(w, verdicts) }); err != nil {
 				return err
 			}
@@ -52,20 +57,27 @@ Exit codes: 0 allowed, 1 could not tell (also: never judged), 3 denied.`,
 		},
 	}
 	cmd.Flags().StringVar(&server, "server", "http://127.0.0.1:5001", "admin address of the proxy")
-	cmd.Flags().BoolVar(&history, "history", false, "print every verdict made on the image, newest first")
+	cmd.Flags().BoolVar(&history, "history", false, "print the verdicts made on the image before, too, newest first")
 	inv.withOutput(cmd)
 	return cmd
 }
 
-// askImage asks the admin API at server about an image.
-func askImage(ctx context.Context, server, reference string) (console.Image, error) {
+// askImage asks the admin API at server about an image, and as many as earlier of the verdicts before the one that counts.
+func askImage(ctx context.Context, server, reference string, earlier int) (console.Image, error) {
 	base, err := url.Parse(server)
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
 		return console.Image{}, usageError(fmt.Errorf("server %q is not an http or https URL", server))
 	}
+	if _, err := oci.ParseReference(reference, anyUpstream); err != nil {
+		return console.Image{}, usageError(err)
+	}
+	asked := url.URL{
+		Scheme: base.Scheme, User: base.User, Host: base.Host, Path: strings.TrimSuffix(base.Path, "/") + "/api/v1/images/" + reference,
+		RawQuery: url.Values{"history": {strconv.Itoa(earlier)}}.Encode(),
+	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(base.String(), "/")+"/api/v1/images/"+reference, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, asked.String(), nil)
 	if err != nil {
 		return console.Image{}, usageError(err)
 	}
