@@ -311,16 +311,22 @@ func TestOpen(t *testing.T) {
 		w := onFiles(t)
 		w.source.hold = make(chan struct{})
 		secret := w.source.put(repoA, []byte("a private layer of a.test"))
-		owner, thief := w.source.image(t, repoA, secret), w.source.image(t, repoB, secret)
+		owner := w.source.image(t, repoA, secret)
+		if _, err := w.Hold(t.Context(), owner); err != nil {
+			t.Fatal(err)
+		}
 		r, err := w.Open(t.Context(), owner, secret)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer func() { _ = r.Close() }()
-		if _, err := w.Open(t.Context(), thief, secret); !errors.Is(err, oci.ErrBlobUnknown) {
-			t.Errorf("got %v, want ErrBlobUnknown", err)
+		defer close(w.source.hold)
+		for _, repo := range []oci.Repository{{Upstream: repoA.Upstream, Path: "other"}, repoB} {
+			thief := w.source.image(t, repo, secret)
+			if got, err := w.readAll(t, thief, secret); !errors.Is(err, oci.ErrBlobUnknown) || len(got) > 0 {
+				t.Errorf("%s: got %q, %v, want ErrBlobUnknown", repo, got, err)
+			}
 		}
-		close(w.source.hold)
 	})
 
 	t.Run("an arriving blob is read as it grows, its last byte withheld, and can be sought in", func(t *testing.T) {
