@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/tidewaiter/tidewaiter/oci"
@@ -46,6 +47,8 @@ type Inputs struct {
 	Snapshot  Snapshot
 	// Roots is the revision of the trust roots signatures are checked against.
 	Roots string
+	// MaxImageBytes is [Options.MaxImageBytes]: an image beyond it has a gap.
+	MaxImageBytes int64
 }
 
 // Key returns the identity of the verdict these inputs lead to.
@@ -54,6 +57,7 @@ func (in Inputs) Key() Key {
 	for _, term := range []string{
 		keyFormat, in.Candidate.Repository.String(), in.Candidate.Digest.String(),
 		in.Policies.Revision, in.Policies.WaiverRevision, in.Snapshot.ID, in.Snapshot.Until.UTC().Format(time.RFC3339), in.Roots,
+		strconv.FormatInt(in.MaxImageBytes, 10),
 	} {
 		_, _ = fmt.Fprintf(h, "%d:%s,", len(term), term) // a hash never fails; the length keeps terms apart
 	}

@@ -61,10 +61,15 @@ func newWorld(t testing.TB) *world {
 	}
 }
 
-func (w *world) gate() *gate.Gate {
+// maxImageBytes is the limit of [world.gate].
+const maxImageBytes = 1 << 20
+
+func (w *world) gate() *gate.Gate { return w.gateFor(maxImageBytes) }
+
+func (w *world) gateFor(maxImageBytes int64) *gate.Gate {
 	g := gate.New(gate.Options{
 		Bytes: w, Releases: w, Scanner: w, Advisories: w, Signatures: w, Policies: w, Verdicts: remembers{w}, Inventories: w, Records: w,
-		Now: w.clock, Log: slog.New(slog.DiscardHandler), Workers: 4, MaxImageBytes: 1 << 20, Platforms: []string{"linux/amd64"},
+		Now: w.clock, Log: slog.New(slog.DiscardHandler), Workers: 4, MaxImageBytes: maxImageBytes, Platforms: []string{"linux/amd64"},
 	})
 	w.t.Cleanup(g.Close)
 	return g

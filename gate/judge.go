@@ -209,7 +209,10 @@ func (g *Gate) Start(c Candidate) {
 
 // inputs takes one consistent view of everything a verdict on c depends on.
 func (g *Gate) inputs(c Candidate) Inputs {
-	return Inputs{Candidate: c, Policies: g.o.Policies.Current(), Snapshot: g.o.Advisories.Snapshot(), Roots: g.o.Signatures.Revision()}
+	return Inputs{
+		Candidate: c, Policies: g.o.Policies.Current(), Snapshot: g.o.Advisories.Snapshot(), Roots: g.o.Signatures.Revision(),
+		MaxImageBytes: g.o.MaxImageBytes,
+	}
 }
 
 // counts reports whether v is a verdict on these inputs that has not lapsed. Whoever remembers verdicts promises as much; a gate

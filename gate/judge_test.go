@@ -283,7 +283,7 @@ func TestVerdictsAreBoundToTheirInputs(t *testing.T) {
 		w := newWorld(t)
 		c := w.image(w.blob(gzipLayer, "layer"))
 		w.sign(c, "stranger")
-		key := gate.Inputs{Candidate: c, Policies: w.set, Snapshot: w.snap, Roots: w.roots}.Key()
+		key := gate.Inputs{Candidate: c, Policies: w.set, Snapshot: w.snap, Roots: w.roots, MaxImageBytes: maxImageBytes}.Key()
 		good := gate.Verdict{Decision: gate.Allow, Repository: c.Repository, Digest: c.Digest, Key: key.String(), Until: noon.Add(time.Hour)}
 		for name, forge := range map[string]func(*gate.Verdict){
 			"other inputs":      func(v *gate.Verdict) { v.Key = "00" },
@@ -296,6 +296,16 @@ func TestVerdictsAreBoundToTheirInputs(t *testing.T) {
 			if got, err := w.gate().Judge(t.Context(), c); err != nil || got.Allowed() {
 				t.Errorf("%s: got %s, %v", name, got.Decision, err)
 			}
+		}
+	})
+	t.Run("a restart with another limit of size is a new judging", func(t *testing.T) {
+		w := newWorld(t)
+		c := w.image(w.blob(gzipLayer, "layer"))
+		if v, err := w.gate().Judge(t.Context(), c); err != nil || !v.Allowed() {
+			t.Fatalf("got %s, %v", v.Decision, err)
+		}
+		if v, err := w.gateFor(10).Judge(t.Context(), c); err != nil || v.Allowed() {
+			t.Errorf("got %s, %v, want the limit to be felt", v.Decision, err)
 		}
 	})
 	t.Run("a restart finds the verdict in the records", func(t *testing.T) {
