@@ -293,9 +293,11 @@ func TestVerdictsAreBoundToTheirInputs(t *testing.T) {
 			v := good
 			forge(&v)
 			w.verdicts[key] = v
-			if got, err := w.gate().Judge(t.Context(), c); err != nil || got.Allowed() {
+			g := w.gate()
+			if got, err := g.Judge(t.Context(), c); err != nil || got.Allowed() {
 				t.Errorf("%s: got %s, %v", name, got.Decision, err)
 			}
+			g.Close() // what goes on in the background remembers verdicts too
 		}
 	})
 	t.Run("a restart with another limit of size is a new judging", func(t *testing.T) {
