@@ -291,7 +291,7 @@ func TestLimits(t *testing.T) {
 		b := newBench(t)
 		for i := range 250 {
 			m := holder(oci.MediaTypeSigstoreBundle, b.digest)
-			m.Config.Data = make([]byte, 1000+i)
+			m.Config.Annotations = map[string]string{"padding": strings.Repeat("x", 1000+i)}
 			b.attach(t, b.repo, b.digest, m)
 		}
 		b.good(t)
@@ -304,7 +304,7 @@ func TestLimits(t *testing.T) {
 		b := newBench(t)
 		for i := range 13 { // 13 × 2.7 MiB; the good one is smaller and comes first, though listed last
 			m := holder(oci.MediaTypeSigstoreBundle, b.digest)
-			m.Config.Data = make([]byte, 2<<20+i)
+			m.Config.Annotations = map[string]string{"padding": strings.Repeat("x", 2_800_000+i)}
 			b.attach(t, b.repo, b.digest, m)
 		}
 		b.good(t)
@@ -320,7 +320,7 @@ func TestLimits(t *testing.T) {
 		}
 		layer := blobOf(oci.MediaTypeSigstoreBundle, signedBundle(t, b.release, statementOf(signPredicate, b.digest)))
 		m := holder(oci.MediaTypeSigstoreBundle, b.digest, layer)
-		m.Config.Data = make([]byte, 1000)
+		m.Config.Annotations = map[string]string{"padding": strings.Repeat("x", 1000)}
 		b.attach(t, b.repo, b.digest, m, layer)
 		got, err := b.verify(t)
 		if err != nil || len(got.Signatures) != 1 || !strings.Contains(whysOf(got), "a layer of 8388608 bytes is more than is read") {
