@@ -185,6 +185,20 @@ func (w world) readAll(t *testing.T, c gate.Candidate, desc oci.Descriptor) ([]b
 	return io.ReadAll(r)
 }
 
+// follow opens a blob of c, which may still be arriving. It is closed with the test.
+func (w world) follow(t *testing.T, c gate.Candidate, desc oci.Descriptor) io.ReadCloser {
+	t.Helper()
+	if _, err := w.Hold(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	r, err := w.Open(t.Context(), c, desc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	return r
+}
+
 func allow(c gate.Candidate, blobs ...oci.Descriptor) gate.Verdict {
 	v := gate.Verdict{Decision: gate.Allow, Repository: c.Repository, Digest: c.Digest}
 	for _, b := range blobs {
@@ -312,14 +326,7 @@ func TestOpen(t *testing.T) {
 		w.source.hold = make(chan struct{})
 		secret := w.source.put(repoA, []byte("a private layer of a.test"))
 		owner := w.source.image(t, repoA, secret)
-		if _, err := w.Hold(t.Context(), owner); err != nil {
-			t.Fatal(err)
-		}
-		r, err := w.Open(t.Context(), owner, secret)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = r.Close() }()
+		w.follow(t, owner, secret)
 		defer close(w.source.hold)
 		for _, repo := range []oci.Repository{{Upstream: repoA.Upstream, Path: "other"}, repoB} {
 			thief := w.source.image(t, repo, secret)
@@ -334,14 +341,7 @@ func TestOpen(t *testing.T) {
 		w.source.hold = make(chan struct{})
 		layer := w.source.put(repoA, []byte("abc"))
 		c := w.source.image(t, repoA, layer)
-		if _, err := w.Hold(t.Context(), c); err != nil {
-			t.Fatal(err)
-		}
-		r, err := w.Open(t.Context(), c, layer)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = r.Close() }()
+		r := w.follow(t, c, layer)
 		w.source.hold <- struct{}{}
 		buf := make([]byte, 8)
 		if n, err := r.Read(buf); string(buf[:n]) != "a" || err != nil {
@@ -432,14 +432,7 @@ func TestOpen(t *testing.T) {
 		w.source.hold = make(chan struct{})
 		layer := w.source.put(repoA, []byte("layer"))
 		c := w.source.image(t, repoA, layer)
-		if _, err := w.Hold(t.Context(), c); err != nil {
-			t.Fatal(err)
-		}
-		r, err := w.Open(t.Context(), c, layer)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = r.Close() }()
+		r := w.follow(t, c, layer)
 		if err := w.Withdraw(t.Context(), c, true); err != nil {
 			t.Fatal(err)
 		}
