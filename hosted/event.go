@@ -2,6 +2,9 @@ package hosted
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tidewaiter/tidewaiter/oci"
@@ -43,8 +46,8 @@ type Event struct {
 	Subject    oci.Digest     `json:"subject,omitempty"`
 	// Children are the manifests an index lists, each once.
 	Children []oci.Digest `json:"children,omitempty"`
-	// Entries name the layers of an image pushed under an evidence tag, each with its annotations; see [mergeImages].
-	Entries []string `json:"entries,omitempty"`
+	// Entries name the layers of an image pushed under an evidence tag, each with its annotations; see entryName.
+	Entries []oci.Digest `json:"entries,omitempty"`
 	// Revision is of Forwarded: what [Repositories.Attachments] was.
 	Revision string `json:"revision,omitempty"`
 }
@@ -57,9 +60,9 @@ type Recorded struct {
 
 // Journal keeps events, durably. Implementations are safe for concurrent use, also beside others over the same storage.
 type Journal interface {
-	// Append records e under a name of its own, after those of all events this process has seen. When it returns nil, a restart does
-	// not lose e, and whoever asks later is told.
-	Append(ctx context.Context, repo oci.Repository, e Event) error
+	// Append records e under a name of its own, after those of all events this process has seen, and returns the name. When it returns
+	// nil, a restart does not lose e, and whoever asks later is told; when it fails, e may have been recorded or not.
+	Append(ctx context.Context, repo oci.Repository, e Event) (name string, err error)
 	// Events returns the events of repo whose names are not known, in the order of their names. What another process appended may come
 	// later than younger events. A record that is not believed comes with the zero Event, so that it need not be read again. known is
 	// called by one goroutine.
@@ -67,3 +70,28 @@ type Journal interface {
 	// Repositories returns the repositories that have events, sorted by name.
 	Repositories(ctx context.Context) ([]oci.Repository, error)
 }
+
+// Check refuses an event that does not say what its kind needs. Errors: oci.ErrDigestInvalid, oci.ErrTagInvalid, errKind.
+func (e Event) Check() error {
+	switch e.Kind {
+	case Pushed, Admitted, ManifestDeleted, Forwarded:
+		if _, err := oci.ParseDigest(e.Descriptor.Digest.String()); err != nil {
+			return err
+		}
+	case TagDeleted:
+		if e.Tag == "" {
+			return oci.ErrTagInvalid
+		}
+	default:
+		return fmt.Errorf("%.40q: %w", string(e.Kind), errKind)
+	}
+	for _, tag := range append(slices.Clone(e.Tags), e.Tag) {
+		if tag != "" && !oci.ValidTag(tag) {
+			return oci.ErrTagInvalid
+		}
+	}
+	return nil
+}
+
+// errKind says that an event is of a kind this version does not know.
+var errKind = errors.New("it is of an unknown kind")
