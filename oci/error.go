@@ -35,7 +35,7 @@ const (
 )
 
 // statuses is the one table of codes and HTTP statuses. A rate-limited upstream is a 503 to our client: a 429 of ours would say
-// that the client asked too often, and podman retries it twenty times.
+// that the client asked too often, and podman retries it twenty times. For a client that did, see [Error.TooOften].
 var statuses = map[Code]int{
 	CodeBlobUnknown:         http.StatusNotFound,
 	CodeBlobUploadInvalid:   http.StatusBadRequest,
@@ -66,6 +66,8 @@ type Error struct {
 	Detail any
 	// RetryAfter asks the client to come back later; 0 for no such header.
 	RetryAfter time.Duration
+	// TooOften says of a TOOMANYREQUESTS that it is this client who asked too often, not we who were told so: a 429.
+	TooOften bool
 }
 
 // The errors of this package and of whoever reads a registry. They compare by code, so an answer that carries a message of its
@@ -92,6 +94,9 @@ func (e *Error) Is(target error) bool {
 
 // Status returns the HTTP status of e.
 func (e *Error) Status() int {
+	if e.Code == CodeTooManyRequests && e.TooOften {
+		return http.StatusTooManyRequests
+	}
 	if status, ok := statuses[e.Code]; ok {
 		return status
 	}
