@@ -191,7 +191,7 @@ func status(err error) int {
 // token asks the token service as r does, for the scopes.
 func (p *place) token(t testing.TB, r *http.Request, scopes ...string) string {
 	t.Helper()
-	r.URL = &url.URL{Path: "/token", RawQuery: url.Values{"service": {"tidewaiter"}, "scope": scopes}.Encode()}
+	r.URL = &url.URL{Path: "/token", RawQuery: url.Values{"scope": scopes}.Encode()}
 	w := httptest.NewRecorder()
 	p.ServeHTTP(w, r)
 	if w.Code != http.StatusOK {
@@ -437,4 +437,13 @@ func TestEventsAreAClosedSet(t *testing.T) {
 			t.Errorf("%s is not among them", e)
 		}
 	}
+}
+
+// newAnswer returns what a client gets for err.
+func newAnswer(err error) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	if err != nil {
+		oci.WriteError(w, err)
+	}
+	return w
 }

@@ -121,17 +121,36 @@ func parseAuthorization(header string) (shown, error) {
 
 // checkBearer returns the caller a token is about: one of ours, or of the issuer it says it is of.
 func (c *Control) checkBearer(ctx context.Context, token string) (Caller, error) {
+	now := c.accounts(ctx)
+	key := c.known.mark("token", token)
+	caller, ok := c.known.find(key, func(by any) bool {
+		_, isIssuer := by.(*issuer) // of those there are always the same
+		return isIssuer || by == now
+	})
+	if ok {
+		return caller, nil
+	}
 	claimed, ok := claimedIssuer(token)
 	if !ok {
 		return Caller{}, bad("not a JWT")
 	}
 	if claimed == c.o.Service {
-		return c.checkToken(ctx, token)
+		return c.remember(key, now)(c.checkToken(now, token))
 	}
 	if from, ok := c.issuers[claimed]; ok {
-		return c.checkIssued(ctx, from, token)
+		return c.remember(key, from)(c.checkIssued(ctx, from, token))
 	}
 	return Caller{}, bad("a token of %.200q, who is not an issuer here", claimed)
+}
+
+// remember returns what passes the outcome of a check on, and remembers credentials that hold.
+func (c *Control) remember(k mark, by any) func(Caller, error) (Caller, error) {
+	return func(caller Caller, err error) (Caller, error) {
+		if err == nil {
+			c.known.put(k, caller, by)
+		}
+		return caller, err
+	}
 }
 
 // checkBasic returns the caller of a user name and password. An issuer's token may be the password, whatever the user is called: many
@@ -141,8 +160,8 @@ func (c *Control) checkBasic(ctx context.Context, user, password string, from ne
 		return c.checkRobot(ctx, robot, password)
 	}
 	if claimed, ok := claimedIssuer(password); ok {
-		if from, ok := c.issuers[claimed]; ok {
-			return c.checkIssued(ctx, from, password)
+		if _, ok := c.issuers[claimed]; ok {
+			return c.checkBearer(ctx, password)
 		}
 	}
 	return c.checkPassword(ctx, user, password, from)

@@ -32,7 +32,7 @@ type mark [sha256.Size]byte
 type memory struct {
 	caller Caller
 	until  time.Time
-	// by is what the credentials were checked against, comparable; they are forgotten once that is another.
+	// by is what the credentials were checked against; they are forgotten once that is another.
 	by any
 }
 
@@ -56,15 +56,15 @@ func (m *remembered) mark(parts ...string) mark {
 	return mark(mac.Sum(nil))
 }
 
-// find returns who the credentials of that mark are, if they were checked against by and still count.
-func (m *remembered) find(k mark, by any) (Caller, bool) {
+// find returns who the credentials of that mark are, if they still count and stands says so of what they were checked against.
+func (m *remembered) find(k mark, stands func(by any) bool) (Caller, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	found, ok := m.of.get(k)
 	if !ok {
 		return Caller{}, false
 	}
-	if found.by != by || !m.now().Before(found.until) {
+	if !stands(found.by) || !m.now().Before(found.until) {
 		m.of.remove(k)
 		return Caller{}, false
 	}

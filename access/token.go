@@ -69,47 +69,45 @@ func (c *Control) mint(keys *tokenKeys, caller Caller, given []access) (token st
 	return token, now, until.Sub(now), err
 }
 
+// accounts is what tokens of ours are checked against, as it is at one time. It is comparable.
+type accounts struct {
+	keys      *tokenKeys
+	passwords *passwords
+	robots    *robots
+}
+
+func (c *Control) accounts(ctx context.Context) accounts {
+	return accounts{c.keys.get(ctx), c.passwords.get(ctx), c.robots.get(ctx)}
+}
+
 // checkToken returns the caller a token of ours was given to, narrowed to what it was given for.
 //
 // Errors: *badCredentials.
-func (c *Control) checkToken(ctx context.Context, token string) (Caller, error) {
-	keys := c.keys.get(ctx)
-	if keys == nil {
+func (c *Control) checkToken(now accounts, token string) (Caller, error) {
+	if now.keys == nil {
 		return Caller{}, bad("there are no tokens of ours")
 	}
-	// What an account is checked against may change while a token is remembered: all of it is what the memory goes by.
-	by := struct {
-		*tokenKeys
-		*passwords
-		*robots
-	}{keys, c.passwords.get(ctx), c.robots.get(ctx)}
-	key := c.known.mark("token", token)
-	if caller, ok := c.known.find(key, by); ok {
-		return caller, nil
-	}
-	said, err := c.openToken(keys, token)
+	said, err := c.openToken(now.keys, token)
 	if err != nil {
 		return Caller{}, err
 	}
-	if said.Account != c.account(said.Subject, by.passwords, by.robots) {
+	if said.Account != c.account(said.Subject, now) {
 		return Caller{}, bad("the token's account is no more, or another")
 	}
-	caller := Caller{Name: said.Subject, Groups: said.Groups, until: time.Unix(said.Expires, 0), account: said.Account, narrow: narrowed(said.Access)}
-	c.known.put(key, caller, by)
-	return caller, nil
+	return Caller{Name: said.Subject, Groups: said.Groups, until: time.Unix(said.Expires, 0), account: said.Account, narrow: narrowed(said.Access)}, nil
 }
 
 // account returns the mark of the account behind a caller's name as it is now: another once its password has changed, and empty once
 // it is gone. Callers whose account is not kept here have none.
-func (c *Control) account(name string, p *passwords, r *robots) string {
+func (c *Control) account(name string, now accounts) string {
 	if user, ok := strings.CutPrefix(name, "user:"); ok {
-		if mark := p.account(user); mark != "" {
+		if mark := now.passwords.account(user); mark != "" {
 			return mark
 		}
 		return "none"
 	}
 	if robot, ok := strings.CutPrefix(name, "robot:"); ok {
-		if mark := r.account(robot, c.o.Now()); mark != "" {
+		if mark := now.robots.account(robot, c.o.Now()); mark != "" {
 			return mark
 		}
 		return "none"
