@@ -40,6 +40,9 @@ type Event struct {
 	// Immutable says of a Pushed that Tag must not move: it does nothing to a tag that stands for another manifest already. It is
 	// part of the event, so that rules that change do not change the past.
 	Immutable bool `json:"immutable,omitempty"`
+	// Part says of a Pushed under an evidence tag that Tag does not move: a manifest that holds both this one and what Tag stands for
+	// is pushed next, so that nothing is lost if that does not come to pass.
+	Part bool `json:"part,omitempty"`
 	// Descriptor is the manifest: only its digest but for Pushed, where it has the media type and size too, and for one with a
 	// Subject the artifact type and annotations a list of referrers shows (distribution-spec, Listing Referrers).
 	Descriptor oci.Descriptor `json:"descriptor"`

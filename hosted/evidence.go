@@ -65,6 +65,27 @@ var errMoving = &oci.Error{
 // retryMoving is when a push that met too many others may be tried again.
 const retryMoving = maxAge
 
+// putPart takes a manifest, pushed under an evidence tag, that lacks parts of what the tag stands for: the tag moves only to what holds
+// both. Where there is no room for both, nothing is recorded.
+func (r *Repositories) putPart(ctx context.Context, rp *repository, content oci.Content, parts []part, e Event) error {
+	if _, err := r.union(ctx, rp.name, content, parts); err != nil {
+		return err
+	}
+	e.Part = true
+	if err := r.store(ctx, rp, content, e); err != nil {
+		return err
+	}
+	err := r.storeUnion(ctx, rp, e.Tag, content, parts)
+	if isBlobUnknown(err) { // of what was there: who deleted that keeps nobody from signing
+		e.Part = false
+		err = r.store(ctx, rp, content, e)
+	}
+	if err != nil {
+		return err
+	}
+	return r.unite(ctx, rp, e.Tag)
+}
+
 // unite pushes under an evidence tag, as long as what it stands for lacks something, a manifest that holds all of it. It looks at the
 // journal only after its own last event is there: of two replicas that push at the same time, the later one sees both.
 func (r *Repositories) unite(ctx context.Context, rp *repository, name string) error {
@@ -86,7 +107,7 @@ func (r *Repositories) unite(ctx context.Context, rp *repository, name string) e
 		if err == nil {
 			err = r.storeUnion(ctx, rp, name, content, parts)
 		}
-		if e, ok := errors.AsType[*oci.Error](err); ok && e.Code == oci.CodeManifestBlobUnknown {
+		if isBlobUnknown(err) {
 			r.o.Log.WarnContext(ctx, "a tag is not united with what was pushed under it before, whose blobs were deleted",
 				"repo", rp.name.String(), "tag", name, "digest", last.String())
 			return nil
@@ -96,6 +117,37 @@ func (r *Repositories) unite(ctx context.Context, rp *repository, name string) e
 		}
 	}
 	return errMoving
+}
+
+func isBlobUnknown(err error) bool {
+	e, ok := errors.AsType[*oci.Error](err)
+	return ok && e.Code == oci.CodeManifestBlobUnknown
+}
+
+// heal unites an evidence tag that lacks something because a process died, or met an error, before it could. What cannot be united
+// stays as it is, and is not tried again while the tag stands for it.
+func (r *Repositories) heal(ctx context.Context, repo oci.Repository, name string) {
+	err := r.change(ctx, repo, func(rp *repository) error {
+		var tried bool
+		rp.view(func(s *state) {
+			if t, ok := s.tags[name]; ok {
+				tried = rp.tried[name] == t.pushed.desc.Digest
+			}
+		})
+		if tried {
+			return nil
+		}
+		err := r.unite(ctx, rp, name)
+		rp.mu.Lock()
+		defer rp.mu.Unlock()
+		if t, ok := rp.state.tags[name]; ok && (err == nil || errors.Is(err, errUnionFull)) {
+			rp.tried[name] = t.pushed.desc.Digest
+		}
+		return err
+	})
+	if err != nil {
+		r.o.Log.WarnContext(ctx, "uniting what a tag stands for", "repo", repo.String(), "tag", name, "err", err)
+	}
 }
 
 // storeUnion pushes under a tag what content and parts hold together.

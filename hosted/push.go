@@ -57,7 +57,7 @@ func (r *Repositories) Put(ctx context.Context, repo oci.Repository, ref Referen
 		return Stored{}, refuse(oci.CodeManifestInvalid, "the annotations of a manifest with a subject may have %d bytes", maxAnnotationBytes)
 	}
 	err = r.change(ctx, repo, func(rp *repository) error {
-		err := r.put(ctx, rp, rule, content, e)
+		err := r.put(ctx, rp, rule, content, m.Manifests, e)
 		if err == nil {
 			r.judgeFor(rp, e)
 		}
@@ -69,25 +69,26 @@ func (r *Repositories) Put(ctx context.Context, repo oci.Repository, ref Referen
 	return Stored{Descriptor: content.Descriptor(), Subject: e.Subject}, nil
 }
 
-// put checks what is pushed against what is there, and records it. It runs alone in its repository. Bytes come first: dying after them
-// leaves some that nobody can be served, and that another push of the same takes up.
-func (r *Repositories) put(ctx context.Context, rp *repository, rule Rule, content oci.Content, e Event) error {
+// put checks what is pushed, an index with these children, against what is there, and records it. It runs alone in its repository.
+// Bytes come first: dying after them leaves some that nobody can be served, and that another push of the same takes up.
+func (r *Repositories) put(ctx context.Context, rp *repository, rule Rule, content oci.Content, children []oci.Descriptor, e Event) error {
 	evidence, isEvidence := parseEvidenceTag(e.Tag)
+	if evidence.lists { // clients list what they are about to push, or what has gone
+		children = nil
+	}
 	e.Immutable = e.Tag != "" && rule.fixes(e.Tag)
 	var refusal error
 	var parts []part
 	rp.view(func(s *state) {
-		if refusal = r.refusal(s, e, evidence.lists); refusal == nil && isEvidence {
+		if refusal = r.refusal(s, e, children); refusal == nil && isEvidence {
 			parts = s.lackingIn(e)
 		}
 	})
 	if refusal != nil {
 		return refusal
 	}
-	if len(parts) > 0 { // a tag that has no room for it is better found out before it is recorded
-		if _, err := r.union(ctx, rp.name, content, parts); err != nil {
-			return err
-		}
+	if len(parts) > 0 {
+		return r.putPart(ctx, rp, content, parts, e)
 	}
 	if err := r.store(ctx, rp, content, e); err != nil {
 		return err
@@ -109,7 +110,7 @@ func (r *Repositories) store(ctx context.Context, rp *repository, content oci.Co
 	changes := true
 	rp.view(func(s *state) {
 		m, ok := s.manifests[content.Digest]
-		changes = !ok || !m.admitted || e.Tag != "" && !m.tags[e.Tag] // one that is pending is pending for longer
+		changes = !ok || !m.admitted || e.Tag != "" && !e.Part && !m.tags[e.Tag] // one that is pending is pending for longer
 	})
 	if !changes {
 		return nil
@@ -118,7 +119,7 @@ func (r *Repositories) store(ctx context.Context, rp *repository, content oci.Co
 }
 
 // refusal returns why e cannot be pushed; nil when it can.
-func (r *Repositories) refusal(s *state, e Event, lists bool) error {
+func (r *Repositories) refusal(s *state, e Event, children []oci.Descriptor) error {
 	m, known := s.manifests[e.Descriptor.Digest]
 	t, tagged := s.tags[e.Tag]
 	switch {
@@ -133,13 +134,10 @@ func (r *Repositories) refusal(s *state, e Event, lists bool) error {
 	case !known && e.Subject != "" && len(s.bySubject[e.Subject]) >= r.limits.referrers:
 		return refuse(oci.CodeDenied, "%s has %d referrers, and may not have more", e.Subject, len(s.bySubject[e.Subject]))
 	}
-	if lists { // clients list what they are about to push, or what has gone
-		return nil
-	}
 	var missing []oci.Digest
-	for _, child := range e.Children {
-		if _, ok := s.manifests[child]; !ok {
-			missing = append(missing, child)
+	for _, child := range children {
+		if m, ok := s.manifests[child.Digest]; !ok || m.desc.Size != child.Size {
+			missing = append(missing, child.Digest)
 		}
 	}
 	if len(missing) == 0 {
@@ -147,7 +145,7 @@ func (r *Repositories) refusal(s *state, e Event, lists bool) error {
 	}
 	return &oci.Error{
 		Code:    oci.CodeManifestBlobUnknown,
-		Message: fmt.Sprintf("the repository does not have the manifest %s (%d are missing)", missing[0], len(missing)),
+		Message: fmt.Sprintf("the repository does not have the manifest %s with the announced size (%d are missing)", missing[0], len(missing)),
 		Detail:  map[string][]oci.Digest{"digests": missing},
 	}
 }

@@ -103,17 +103,25 @@ type Tag struct {
 
 // Resolve returns what a tag stands for. Errors: oci.ErrNotFound.
 func (r *Repositories) Resolve(ctx context.Context, repo oci.Repository, name string) (Tag, error) {
-	return known(ask(ctx, r, repo, func(s *state) (Tag, bool) {
+	lacks := false
+	resolve := func(s *state) (Tag, bool) {
 		t, ok := s.tags[name]
 		if !ok {
 			return Tag{}, false
 		}
+		lacks = len(s.lacking(t)) > 0
 		found := Tag{Pushed: t.pushed.plain()}
 		if t.served != nil {
 			found.Served = t.served.plain()
 		}
 		return found, true
-	}))
+	}
+	found, err := known(ask(ctx, r, repo, resolve))
+	if err != nil || !lacks {
+		return found, err
+	}
+	r.heal(ctx, repo, name)
+	return known(ask(ctx, r, repo, resolve))
 }
 
 // Stat returns the descriptor of a manifest that was pushed and is here: media type, digest and size. Errors: oci.ErrNotFound.

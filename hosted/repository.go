@@ -50,6 +50,8 @@ type repository struct {
 	known    map[string]bool // guarded by mu; the names of events
 	events   []Recorded      // guarded by mu; sorted by name, those that are not believed left out
 	state    *state          // guarded by mu; what events add up to
+	// tried are evidence tags and what they stood for when they could not be united. Guarded by mu.
+	tried map[string]oci.Digest
 }
 
 // open returns the fold of repo, which may never have been listed. Errors: NAME_UNKNOWN when repo is not hosted here.
@@ -61,7 +63,10 @@ func (r *Repositories) open(repo oci.Repository) (*repository, error) {
 	defer r.mu.Unlock()
 	rp, ok := r.repositories[repo]
 	if !ok {
-		rp = &repository{name: repo, changing: make(chan struct{}, 1), listing: make(chan struct{}, 1), known: map[string]bool{}, state: newState()}
+		rp = &repository{
+			name: repo, changing: make(chan struct{}, 1), listing: make(chan struct{}, 1),
+			known: map[string]bool{}, state: newState(), tried: map[string]oci.Digest{},
+		}
 		r.repositories[repo] = rp
 	}
 	return rp, nil

@@ -129,7 +129,7 @@ func (s *state) push(e Event) {
 	if e.Entries != nil {
 		m.entries = e.Entries
 	}
-	if e.Tag != "" {
+	if e.Tag != "" && !e.Part {
 		s.move(e.Tag, m, e.Immutable)
 	}
 }
