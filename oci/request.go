@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -97,10 +98,14 @@ func (q Request) Pushes() bool {
 // component or a slash too many is refused rather than cleaned away, so that nobody in front of us can have understood another
 // path. A parameter that occurs twice is refused for the same reason; parameters it does not know are ignored.
 //
-// Errors: an [*Error] of code NAME_INVALID, TAG_INVALID, DIGEST_INVALID, BLOB_UPLOAD_UNKNOWN, PAGINATION_NUMBER_INVALID, of
-// UNSUPPORTED when the endpoint does not define the method, or of NAME_UNKNOWN when there is no such endpoint.
+// Errors: an [*Error] of code NAME_INVALID, TAG_INVALID, MANIFEST_UNKNOWN for a manifest asked for by what is no tag, DIGEST_INVALID,
+// BLOB_UPLOAD_UNKNOWN, PAGINATION_NUMBER_INVALID, of UNSUPPORTED when the endpoint does not define the method, or of NAME_UNKNOWN when
+// there is no such endpoint.
 func ParseRequest(method string, u *url.URL) (Request, error) {
 	q, err := parsePath(u.EscapedPath())
+	if errors.Is(err, ErrTagInvalid) && (method == http.MethodGet || method == http.MethodHead) {
+		err = refuse(CodeManifestUnknown, "%v, so it is not there", err) // what cannot be asked for is not there (conformance suite 1.1)
+	}
 	if err != nil {
 		return Request{}, err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/oci"
@@ -48,6 +49,9 @@ func (q *Quarantine) PutManifest(ctx context.Context, c gate.Candidate, content 
 func (q *Quarantine) checkBlobs(ctx context.Context, repo oci.Repository, m oci.Manifest) error {
 	var missing []oci.Digest
 	for _, desc := range m.Blobs() {
+		if isForeign(desc) {
+			continue
+		}
 		size, err := q.store.possessed(ctx, repo, desc.Digest)
 		if err != nil && !errors.Is(err, errNotHeld) {
 			return fmt.Errorf("looking for %s in %s: %w", desc.Digest, repo, err)
@@ -64,6 +68,12 @@ func (q *Quarantine) checkBlobs(ctx context.Context, repo oci.Repository, m oci.
 		Message: fmt.Sprintf("the repository does not have %s with the announced size (%d are missing)", missing[0], len(missing)),
 		Detail:  map[string][]oci.Digest{"digests": missing},
 	}
+}
+
+// isForeign reports whether desc is a layer that clients fetch from elsewhere and do not push (image-spec, layer.md, Non-Distributable
+// Layers; Docker's "foreign" ones). That it does not pass us is a reason to deny the image, and none to refuse the push.
+func isForeign(desc oci.Descriptor) bool {
+	return len(desc.URLs) > 0 && (strings.Contains(desc.MediaType, ".nondistributable.") || strings.Contains(desc.MediaType, ".foreign."))
 }
 
 // Manifest returns the manifest of c, which was pushed. Errors: oci.ErrNotFound.

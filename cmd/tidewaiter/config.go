@@ -17,6 +17,7 @@ import (
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/spf13/viper"
 
+	"github.com/tidewaiter/tidewaiter/access"
 	"github.com/tidewaiter/tidewaiter/cache"
 	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/policy"
@@ -32,7 +33,7 @@ type config struct {
 	Redis           redisConfig
 	Upstreams       []upstreamConfig
 	DefaultUpstream string `mapstructure:"default_upstream"`
-	Hosted          []any
+	Hosted          []hostedConfig
 	PolicyFiles     []string `mapstructure:"policy_files"`
 	TrustFiles      []string `mapstructure:"trust_files"`
 	Advisories      advisoriesConfig
@@ -45,6 +46,7 @@ type config struct {
 
 type listenConfig struct {
 	Registry string
+	Names    []string
 	Admin    string
 	AdminURL string `mapstructure:"admin_url"`
 	TLS      struct {
@@ -86,6 +88,13 @@ type upstreamConfig struct {
 	SignaturesIn           string `mapstructure:"signatures_in"`
 }
 
+type hostedConfig struct {
+	Repositories []string
+	ForwardTo    string `mapstructure:"forward_to"`
+	Tags         string
+	Pending      *time.Duration
+}
+
 type advisoriesConfig struct {
 	Source  string
 	Path    string
@@ -102,11 +111,8 @@ type gateConfig struct {
 }
 
 type accessConfig struct {
-	Anonymous []struct {
-		Repositories []string
-		Actions      []string
-	}
-	Basic struct {
+	Anonymous []access.Rule
+	Basic     struct {
 		HtpasswdFile string `mapstructure:"htpasswd_file"`
 	}
 	Tokens struct {
@@ -114,13 +120,17 @@ type accessConfig struct {
 		TTL     time.Duration
 	}
 	OIDC   []any
-	Grants []any
+	Grants []struct {
+		Who          string
+		Repositories []string
+		Actions      []string
+	}
 }
 
 // defaults are the values of keys that are not written.
 func defaults() map[string]any {
 	return map[string]any{
-		"listen.registry": "127.0.0.1:5000", "listen.admin": "127.0.0.1:5001", "listen.admin_url": "",
+		"listen.registry": "127.0.0.1:5000", "listen.names": []string{}, "listen.admin": "127.0.0.1:5001", "listen.admin_url": "",
 		"listen.tls.cert": "", "listen.tls.key": "", "listen.tls.client_ca": "", "listen.unsafe_plaintext": false,
 		"storage.filesystem.root": "./tidewaiter-data", "storage.max_bytes": "0",
 		"redis.url": "", "redis.seal_key_file": "",
@@ -237,6 +247,8 @@ func (c *config) problems() []error {
 	}
 	problem(!slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level), "log.level: %q is not debug, info, warn or error", c.Log.Level)
 	problem(!slices.Contains([]string{"json", "text"}, c.Log.Format), "log.format: %q is neither json nor text", c.Log.Format)
+	_, hostedProblems := c.hostedRules()
+	found = append(found, hostedProblems...)
 	slices.SortFunc(found, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return found
 }
@@ -284,10 +296,9 @@ func (c *config) installationProblems() []error {
 func (c *config) unsupported() map[string]bool {
 	keys := map[string]bool{
 		"storage.s3": c.Storage.S3 != nil, "storage.gcs": c.Storage.GCS != nil, "storage.azure": c.Storage.Azure != nil,
-		"storage.max_bytes": c.Storage.MaxBytes != 0, "hosted": len(c.Hosted) > 0, "webhooks": len(c.Webhooks) > 0,
+		"storage.max_bytes": c.Storage.MaxBytes != 0, "webhooks": len(c.Webhooks) > 0,
 		"audit.path": c.Audit.Path != "", "advisories.source": c.Advisories.Source != "", "listen.tls.client_ca": c.Listen.TLS.ClientCA != "",
-		"access.basic": c.Access.Basic.HtpasswdFile != "", "access.tokens": c.Access.Tokens.KeyFile != "",
-		"access.oidc": len(c.Access.OIDC) > 0, "access.grants": len(c.Access.Grants) > 0,
+		"access.oidc": len(c.Access.OIDC) > 0,
 	}
 	for _, u := range c.Upstreams {
 		if u.Credentials.Helper != "" {

@@ -17,8 +17,10 @@ import (
 
 	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
 
+	"github.com/tidewaiter/tidewaiter/access"
 	"github.com/tidewaiter/tidewaiter/cache"
 	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/hosted"
 	"github.com/tidewaiter/tidewaiter/ledger"
 	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/policy"
@@ -44,6 +46,9 @@ type instance struct {
 	verdicts   *cache.Verdicts
 	upstreams  *upstream.Registries
 	quarantine *quarantine.Quarantine
+	uploads    *quarantine.Uploads
+	hosted     *hosted.Repositories
+	access     *access.Control
 	gate       *gate.Gate
 	closers    []func() error // in the order of opening
 }
@@ -96,6 +101,13 @@ func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance
 		return nil, err
 	}
 	in.closers = append(in.closers, in.quarantine.Close)
+	in.uploads = in.quarantine.Uploads(int64(c.Gate.MaxImageBytes), time.Now)
+	if err := in.openHosted(); err != nil {
+		return nil, err
+	}
+	if err := in.openAccess(); err != nil {
+		return nil, err
+	}
 
 	// What examines them.
 	in.layers, err = scan.NewLayers(scan.Options{Workers: c.Gate.Workers, TempDir: in.quarantine.TempDir(), UnsafeUnsandboxed: c.Gate.UnsafeUnsandboxedScan, Logger: log})
@@ -103,17 +115,17 @@ func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance
 		return nil, err
 	}
 	in.closers = append(in.closers, in.layers.Close)
-	aliases, revision := signerAliases(c.upstreams())
+	aliases, revision := in.signerAliases()
 	verifier, err := signing.New(signing.Options{
-		Registry: in.upstreams, Roots: in.policies.Roots, SignaturesIn: in.upstreams.SignaturesIn, ReferenceAliases: aliases, Revision: revision,
+		Registry: in.contents(), Roots: in.policies.Roots, SignaturesIn: in.upstreams.SignaturesIn, ReferenceAliases: aliases, Revision: revision,
 	})
 	if err != nil {
 		return nil, err
 	}
 
 	in.gate = gate.New(gate.Options{
-		Bytes: in.quarantine, Releases: in.quarantine, Scanner: in.layers, Advisories: in.advisories, Signatures: verifier,
-		Policies: in.policies, Verdicts: in.verdicts, Inventories: in.ledger, Records: in.ledger,
+		Bytes: in.quarantine, Releases: releases{in.quarantine, in.hosted}, Scanner: in.layers, Advisories: in.advisories, Signatures: verifier,
+		Policies: in.policies, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted},
 		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.meters.verdict,
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,
 	})
@@ -189,13 +201,14 @@ func openSealKey(c *config, root string) (seal.Key, error) {
 	return seal.CreateKey(filepath.Join(root, "seal.key"))
 }
 
-// signerAliases returns the further names by which signers know repositories, those of the hosts behind an upstream's name, and a
-// revision of them.
-func signerAliases(upstreams []upstream.Config) (func(oci.Repository) []string, string) {
-	hosts := map[string][]string{}
+// signerAliases returns the further names by which signers know repositories, those of the hosts behind an upstream's name and those
+// of this proxy, and a revision of them.
+func (in *instance) signerAliases() (func(oci.Repository) []string, string) {
+	hosts := map[string][]string{"": ownNames(in.config)}
 	h := sha256.New()
-	for _, u := range upstreams {
-		_, _ = fmt.Fprintf(h, "%q %q", u.Host, u.SignaturesIn) // a hash never fails
+	_, _ = fmt.Fprintf(h, "%q", hosts[""]) // a hash never fails
+	for _, u := range in.config.upstreams() {
+		_, _ = fmt.Fprintf(h, "%q %q", u.Host, u.SignaturesIn)
 		for _, raw := range append([]string{u.URL}, u.Mirrors...) {
 			if parsed, err := url.Parse(raw); err == nil && parsed.Host != "" && parsed.Host != u.Host {
 				hosts[u.Host] = append(hosts[u.Host], parsed.Host)
@@ -212,45 +225,13 @@ func signerAliases(upstreams []upstream.Config) (func(oci.Repository) []string, 
 	}, hex.EncodeToString(h.Sum(nil))
 }
 
-// resolver is the upstreams as the proxy and the console ask them: for what clients may see.
-type resolver struct {
-	*upstream.Registries
-	pullable []oci.Pattern // who asks without a name may pull these
-}
-
-// Allowed returns nil if clients may ask for repo.
-func (r resolver) Allowed(repo oci.Repository) error {
-	name := repo.String()
-	if !slices.ContainsFunc(r.pullable, func(p oci.Pattern) bool { return p.Match(name) }) {
-		return &oci.Error{Code: oci.CodeDenied, Message: name + " is not among what access.anonymous lets be pulled"}
-	}
-	return r.Registries.Allowed(repo)
-}
+// resolver is the upstreams as the proxy asks them: for what clients may see.
+type resolver struct{ *upstream.Registries }
 
 // Resolve returns the descriptor of reference.
 func (r resolver) Resolve(ctx context.Context, repo oci.Repository, reference string) (oci.Descriptor, bool, error) {
 	found, err := r.Registries.Resolve(ctx, repo, reference)
 	return found.Descriptor, found.Stale, err
-}
-
-// resolver returns the upstreams as clients may ask them.
-func (in *instance) resolver() (resolver, error) {
-	r := resolver{Registries: in.upstreams}
-	patterns := []string{"**"} // the default, which only loopback has
-	if len(in.config.Access.Anonymous) > 0 {
-		patterns = nil
-	}
-	for _, a := range in.config.Access.Anonymous {
-		patterns = append(patterns, a.Repositories...)
-	}
-	for _, s := range patterns {
-		p, err := oci.ParseFullPattern(s)
-		if err != nil {
-			return resolver{}, err
-		}
-		r.pullable = append(r.pullable, p)
-	}
-	return r, nil
 }
 
 // newLogger returns the logger the configuration asks for. Its levels and formats were checked when it was read.

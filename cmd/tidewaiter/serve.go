@@ -87,10 +87,7 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	at := addresses{registry: registryListener.Addr().String(), admin: adminListener.Addr().String()}
-	registry, admin, err := buildHandlers(ctx, in, at)
-	if err != nil {
-		return err
-	}
+	registry, admin := buildHandlers(ctx, in, at)
 
 	// Run.
 	failed := make(chan error, 2) // one for each server
@@ -101,6 +98,7 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 		}
 	})
 	running.Go(func() { in.keepFresh(ctx) })
+	running.Go(func() { in.purge(ctx) })
 	servers := []*http.Server{newServer(registry, log), newServer(admin, log)}
 	for i, l := range []net.Listener{registryListener, adminListener} {
 		running.Go(func() {
@@ -167,12 +165,8 @@ func (w waits) Judge(ctx context.Context, c gate.Candidate) (gate.Verdict, error
 func (w waits) Start(c gate.Candidate) { w.judge.Start(c) }
 
 // buildHandlers returns what answers clients and what answers operators. When ctx ends so do readiness and the waits for verdicts.
-func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, admin http.Handler, err error) {
+func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, admin http.Handler) {
 	c := in.config
-	resolver, err := in.resolver()
-	if err != nil {
-		return nil, nil, err
-	}
 	adminURL := c.Listen.AdminURL
 	if adminURL == "" {
 		adminURL = "http://" + at.admin
@@ -187,14 +181,15 @@ func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, a
 		return in.ready(asking)
 	}
 	p := proxy.New(proxy.Options{
-		Judge: waits{judge: in.gate, until: ctx}, Released: in.quarantine.Released(), Resolver: resolver, Referrers: in.upstreams, History: in.ledger, Log: in.log,
-		DefaultUpstream: c.DefaultUpstream, AdminURL: strings.TrimSuffix(adminURL, "/"), Hold: c.Gate.Hold, Platforms: c.Gate.Platforms,
+		Callers: in.access, Rights: in.access,
+		Judge: waits{judge: in.gate, until: ctx}, Released: in.quarantine.Released(), Resolver: resolver{in.upstreams}, Referrers: in.contents(), History: in.ledger,
+		Hosted: in.proxied(), Log: in.log, DefaultUpstream: c.DefaultUpstream, AdminURL: strings.TrimSuffix(adminURL, "/"), Hold: c.Gate.Hold, Platforms: c.Gate.Platforms,
 	})
 	in.meters.watch(in, p.Metrics()...)
-	return p, console.New(console.Options{
-		History: in.ledger, Resolver: resolver, Metrics: in.meters.registry, Log: in.log, Ready: ready,
+	return in.withTokens(p), console.New(console.Options{
+		History: in.ledger, Resolver: in.contents(), Hosts: in.hosted.Hosts, Metrics: in.meters.registry, Log: in.log, Ready: ready,
 		DefaultUpstream: c.DefaultUpstream, Version: version, Unsafe: c.unsafe(),
-	}), nil
+	})
 }
 
 // announce says at start what the process goes by.

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/tidewaiter/tidewaiter/access"
+	"github.com/tidewaiter/tidewaiter/oci"
+	"github.com/tidewaiter/tidewaiter/proxy"
+)
+
+// tokenPath is where the token service is, at the registry address (distribution-spec, token authentication).
+const tokenPath = "/token"
+
+// access returns who may do what.
+func (c *config) access() access.Options {
+	o := access.Options{HtpasswdFile: c.Access.Basic.HtpasswdFile, KeyFile: c.Access.Tokens.KeyFile, TokenTTL: c.Access.Tokens.TTL, Anonymous: c.Access.Anonymous}
+	if len(o.Anonymous) == 0 {
+		o.Anonymous = []access.Rule{{Repositories: []string{"**"}, Actions: []string{"pull"}}}
+	}
+	for _, g := range c.Access.Grants {
+		o.Grants = append(o.Grants, access.Grant{Who: g.Who, Rule: access.Rule{Repositories: g.Repositories, Actions: g.Actions}})
+	}
+	return o
+}
+
+// openAccess opens what knows callers and what they may do.
+func (in *instance) openAccess() (err error) {
+	o := in.config.access()
+	o.Repository, o.Log, o.Now = in.repository, in.log, time.Now
+	o.Audit = access.AuditFunc(in.putOnRecord)
+	if o.KeyFile == "" && (o.HtpasswdFile != "" || o.RobotsFile != "" || len(o.Issuers) > 0) {
+		if o.KeyFile, err = ownTokenKey(in.config.Storage.Filesystem.Root); err != nil {
+			return err
+		}
+	}
+	if in.access, err = access.New(o); err != nil {
+		return usageError(err)
+	}
+	return nil
+}
+
+// ownTokenKey returns the file of a key for tokens in the storage, made if there is none. There always is a token service where there are
+// credentials, because many clients show theirs nowhere else, and those without get a token for nobody from it.
+func ownTokenKey(root string) (string, error) {
+	if err := os.MkdirAll(root, 0o750); err != nil {
+		return "", err
+	}
+	path := filepath.Join(root, "token.key")
+	if err := access.CreateTokenKey(path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	return path, nil
+}
+
+// repository returns the repository clients mean by a name in a path.
+func (in *instance) repository(name string) (oci.Repository, error) {
+	return oci.Request{Name: name}.Repository(in.config.DefaultUpstream, in.hosted.Hosts)
+}
+
+// putOnRecord implements access.Audit.
+func (in *instance) putOnRecord(ctx context.Context, a access.Attempt) error {
+	in.log.InfoContext(ctx, "access", "event", string(a.Event), "caller", a.Caller, "client", a.Address, "action", string(a.Action),
+		"repo", a.Repository, "reason", a.Reason, "request_id", proxy.RequestID(ctx))
+	return nil
+}
+
+// withTokens returns what answers clients: the token service, where there is one, and registry for everything else.
+func (in *instance) withTokens(registry http.Handler) http.Handler {
+	if !in.access.HasTokens() {
+		return registry
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == tokenPath {
+			in.access.ServeHTTP(w, r)
+			return
+		}
+		registry.ServeHTTP(w, r)
+	})
+}
