@@ -31,10 +31,11 @@ var rules = map[string]rule{
 	"seal": {},
 	// The gate decides. It must not know how anything is fetched, kept, read or timed.
 	"gate":       {ours: []string{"oci"}, notFromStd: []string{"net", "os", "database", "archive", "compress"}},
+	"hosted":     {ours: []string{"oci", "gate"}, notFromStd: []string{"net", "os", "database"}},
 	"policy":     {ours: []string{"oci", "gate"}, theirs: []string{"go.yaml.in/yaml/v3", "github.com/fsnotify/fsnotify"}},
 	"upstream":   {ours: []string{"oci"}, theirs: []string{"oras.land/oras-go/v2/registry/remote"}},
 	"quarantine": {ours: []string{"oci", "gate"}, theirs: []string{"github.com/distribution/distribution/v3/registry/storage/driver"}},
-	"ledger":     {ours: []string{"oci", "gate", "seal"}, theirs: []string{"github.com/distribution/distribution/v3/registry/storage/driver"}},
+	"ledger":     {ours: []string{"oci", "gate", "hosted", "seal"}, theirs: []string{"github.com/distribution/distribution/v3/registry/storage/driver"}},
 	"scan": {ours: []string{"oci", "gate"}, theirs: []string{
 		"github.com/google/osv-scalibr", "github.com/klauspost/compress", "go.etcd.io/bbolt", "github.com/landlock-lsm/go-landlock",
 		"github.com/elastic/go-seccomp-bpf", "github.com/erikvarga/go-rpmdb", "modernc.org/sqlite", "golang.org/x/sys/unix",
@@ -46,7 +47,7 @@ var rules = map[string]rule{
 	"console":          {ours: []string{"oci", "gate"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"internal/ocitest": {ours: []string{"oci"}, theirs: []string{"github.com/opencontainers/image-spec", "github.com/klauspost/compress", "go.etcd.io/bbolt"}},
 	"cmd/tidewaiter": {
-		ours: []string{"cache", "console", "gate", "internal/ocitest", "ledger", "oci", "policy", "proxy", "quarantine", "scan", "seal", "signing", "upstream"},
+		ours: []string{"cache", "console", "gate", "hosted", "internal/ocitest", "ledger", "oci", "policy", "proxy", "quarantine", "scan", "seal", "signing", "upstream"},
 		theirs: []string{
 			"github.com/spf13/", "github.com/go-viper/mapstructure/v2", "github.com/prometheus/client_golang", "github.com/distribution/distribution/v3/registry/storage/driver/filesystem",
 		},

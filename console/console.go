@@ -46,8 +46,10 @@ type Options struct {
 	Log      *slog.Logger
 	// Ready returns why requests cannot be served, in words that whoever asks may read, or nil. Nil means always ready.
 	Ready func(context.Context) error
-	// DefaultUpstream is where references without a host belong.
+	// DefaultUpstream is where references without a host belong that are not hosted here.
 	DefaultUpstream string
+	// Hosts reports whether the repository at path is hosted here. Nil hosts nothing.
+	Hosts func(path string) bool
 	// Version is shown on every page.
 	Version string
 	// Unsafe lists the unsafe options that are on; every page shows them.
@@ -129,7 +131,7 @@ func (c *Console) image(r *http.Request) (Image, error) {
 		}
 		earlier = int(n)
 	}
-	ref, err := oci.ParseReference(reference, c.o.DefaultUpstream)
+	ref, err := oci.ParseReference(reference, c.o.DefaultUpstream, c.o.Hosts)
 	if err != nil {
 		return Image{}, err
 	}

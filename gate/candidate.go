@@ -31,7 +31,7 @@ type Snapshot struct {
 }
 
 // keyFormat changes whenever the same inputs could lead to another verdict because the code that makes it has changed.
-const keyFormat = "tidewaiter-verdict-1"
+const keyFormat = "tidewaiter-verdict-2"
 
 // Key identifies a verdict by everything that went into it. New inputs are a new key, so no remembered verdict is ever
 // invalidated: it is simply not asked for again.
@@ -47,6 +47,8 @@ type Inputs struct {
 	Snapshot  Snapshot
 	// Roots is the revision of the trust roots signatures are checked against.
 	Roots string
+	// Attached is what [Attachments] says of the candidate; empty where nobody knows.
+	Attached string
 	// MaxImageBytes is [Options.MaxImageBytes]: an image beyond it has a gap.
 	MaxImageBytes int64
 }
@@ -57,7 +59,7 @@ func (in Inputs) Key() Key {
 	for _, term := range []string{
 		keyFormat, in.Candidate.Repository.String(), in.Candidate.Digest.String(),
 		in.Policies.Revision, in.Policies.WaiverRevision, in.Snapshot.ID, in.Snapshot.Until.UTC().Format(time.RFC3339), in.Roots,
-		strconv.FormatInt(in.MaxImageBytes, 10),
+		in.Attached, strconv.FormatInt(in.MaxImageBytes, 10),
 	} {
 		_, _ = fmt.Fprintf(h, "%d:%s,", len(term), term) // a hash never fails; the length keeps terms apart
 	}

@@ -37,6 +37,8 @@ type world struct {
 	signatures map[gate.Candidate]gate.SignatureEvidence
 	newRoots   string        // what the trust roots become while signatures are verified
 	restless   bool          // and again each time
+	attached   string        // what is known to be attached to every candidate
+	arrives    string        // what that becomes while signatures are verified
 	breaks     string        // the call that fails
 	stall      chan struct{} // when not nil, layers are read only once it is closed
 	stalls     string        // when not empty, the one upstream whose layers stall
@@ -69,7 +71,7 @@ func (w *world) gate() *gate.Gate { return w.gateFor(maxImageBytes) }
 func (w *world) gateFor(maxImageBytes int64) *gate.Gate {
 	g := gate.New(gate.Options{
 		Bytes: w, Releases: w, Scanner: w, Advisories: w, Signatures: w, Policies: w, Verdicts: remembers{w}, Inventories: w, Records: w,
-		Now: w.clock, Log: slog.New(slog.DiscardHandler), Workers: 4, MaxImageBytes: maxImageBytes, Platforms: []string{"linux/amd64"},
+		Attachments: w, Now: w.clock, Log: slog.New(slog.DiscardHandler), Workers: 4, MaxImageBytes: maxImageBytes, Platforms: []string{"linux/amd64"},
 	})
 	w.t.Cleanup(g.Close)
 	return g
@@ -246,12 +248,19 @@ func (w *world) Match(_ context.Context, s gate.Snapshot, inv gate.Inventory) ([
 
 func (w *world) Revision() string { return w.roots }
 
+func (w *world) Attachments(context.Context, gate.Candidate) (string, error) {
+	return w.attached, w.note("attachments")
+}
+
 func (w *world) Verify(_ context.Context, c gate.Candidate, _ []string) (gate.SignatureEvidence, error) {
 	if w.newRoots != "" {
 		w.roots = w.newRoots
 	}
 	if w.restless {
 		w.newRoots += "r"
+	}
+	if w.arrives != "" {
+		w.attached = w.arrives
 	}
 	err := w.note("verify %s", c.Digest)
 	w.mu.Lock()

@@ -57,6 +57,14 @@ type Signatures interface {
 	Verify(ctx context.Context, c Candidate, authorities []string) (SignatureEvidence, error)
 }
 
+// Attachments knows what was attached to a candidate where that changes without anything else changing that a verdict depends on: in
+// the repositories hosted here, whose signatures are pushed after the images. Implementations are safe for concurrent use.
+type Attachments interface {
+	// Attachments identifies the signatures, attestations and indexes that c's verdict may lean on, as they are now. Empty where that
+	// cannot be known without asking somebody else; verdicts that lean on a missing one then count for a short time only.
+	Attachments(ctx context.Context, c Candidate) (revision string, err error)
+}
+
 // Policies gives the policies in force. Implementations are safe for concurrent use.
 type Policies interface {
 	// Current returns the policies and waivers in force now. It is never nil and never modified.

@@ -14,8 +14,23 @@ import (
 	"github.com/tidewaiter/tidewaiter/oci"
 )
 
-// gatherSignatures adds to e who signed it by the trust roots of that revision, and whether it is nothing but signatures itself.
-func (g *Gate) gatherSignatures(ctx context.Context, p Policy, roots string, e *Evidence) error {
+// gatherSignatures adds to e who signed it, and whether it is nothing but signatures itself. What it found would be remembered as the
+// word of the roots and attachments in, so it fails when others have taken their place meanwhile.
+func (g *Gate) gatherSignatures(ctx context.Context, in Inputs, p Policy, e *Evidence) error {
+	if err := g.findSignatures(ctx, in, p, e); err != nil {
+		return err
+	}
+	now, err := g.inputs(ctx, in.Candidate)
+	if err != nil {
+		return err
+	}
+	if now.Attached != in.Attached {
+		return errors.New("signatures were attached or removed meanwhile")
+	}
+	return nil
+}
+
+func (g *Gate) findSignatures(ctx context.Context, in Inputs, p Policy, e *Evidence) error {
 	authorities := p.Signatures.Authorities()
 	if len(authorities) == 0 && !p.ReadsLayers() {
 		return nil
@@ -34,8 +49,8 @@ func (g *Gate) gatherSignatures(ctx context.Context, p Policy, roots string, e *
 	if err != nil {
 		return err
 	}
-	if now := g.o.Signatures.Revision(); now != roots { // replaced meanwhile: this would be remembered as the old ones' word
-		return fmt.Errorf("the trust roots changed from %s to %s", roots, now)
+	if now := g.o.Signatures.Revision(); now != in.Roots {
+		return fmt.Errorf("the trust roots changed from %s to %s", in.Roots, now)
 	}
 	e.SignatureEvidence = found
 	if e.Manifest.IsIndex() || len(signatureReasons(p, *e, g.o.Now())) == 0 {

@@ -43,7 +43,7 @@ func (e *NoVerdict) Error() string { return e.Step + ": " + e.Err.Error() }
 // Unwrap returns the cause.
 func (e *NoVerdict) Unwrap() error { return e.Err }
 
-// Options are what a Gate is built from. Every interface is needed.
+// Options are what a Gate is built from. Every interface but Attachments is needed.
 type Options struct {
 	Bytes       Bytes
 	Releases    Releases
@@ -54,6 +54,8 @@ type Options struct {
 	Verdicts    Verdicts
 	Inventories Inventories
 	Records     Records
+	// Attachments may be nil: then nothing is known of what is attached to a candidate but by looking.
+	Attachments Attachments
 	Now         func() time.Time
 	Log         *slog.Logger
 	// Observe is told how long each step took and how it ended. Nil for nobody.
@@ -155,13 +157,16 @@ func (g *Gate) detached(do func(context.Context) (any, error)) func() (any, erro
 // Errors: [NoVerdict], and then the Verdict is the zero one, a denial.
 func (g *Gate) Judge(ctx context.Context, c Candidate) (Verdict, error) {
 	for attempt := 1; ; attempt++ {
-		in := g.inputs(c)
+		in, err := g.inputs(ctx, c)
+		if err != nil {
+			return Verdict{}, err
+		}
 		v, err := g.verdict(ctx, in)
 		if err == nil {
 			return v, nil
 		}
 		// Policies, roots or advisories that were replaced meanwhile may be all that is wrong; then there are new ones to judge by.
-		if attempt == judgeAttempts || ctx.Err() != nil || g.inputs(c).Key() == in.Key() {
+		if attempt == judgeAttempts || ctx.Err() != nil || !g.outdated(ctx, in) {
 			return Verdict{}, err
 		}
 	}
@@ -208,11 +213,27 @@ func (g *Gate) Start(c Candidate) {
 }
 
 // inputs takes one consistent view of everything a verdict on c depends on.
-func (g *Gate) inputs(c Candidate) Inputs {
-	return Inputs{
+//
+// Errors: [NoVerdict].
+func (g *Gate) inputs(ctx context.Context, c Candidate) (Inputs, error) {
+	in := Inputs{
 		Candidate: c, Policies: g.o.Policies.Current(), Snapshot: g.o.Advisories.Snapshot(), Roots: g.o.Signatures.Revision(),
 		MaxImageBytes: g.o.MaxImageBytes,
 	}
+	if g.o.Attachments == nil {
+		return in, nil
+	}
+	var err error
+	if in.Attached, err = g.o.Attachments.Attachments(ctx, c); err != nil {
+		return Inputs{}, &NoVerdict{StepVerify, err}
+	}
+	return in, nil
+}
+
+// outdated reports whether a verdict would depend on something else now than it did when in was taken.
+func (g *Gate) outdated(ctx context.Context, in Inputs) bool {
+	now, err := g.inputs(ctx, in.Candidate)
+	return err == nil && now.Key() != in.Key()
 }
 
 // counts reports whether v is a verdict on these inputs that has not lapsed. Whoever remembers verdicts promises as much; a gate
@@ -299,7 +320,7 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string])
 		return g.conclude(ctx, in, e, step)
 	}
 	// Signatures: kilobytes, so they come first.
-	if err := step(StepVerify, func() error { return g.gatherSignatures(ctx, p, in.Roots, &e) }); err != nil {
+	if err := step(StepVerify, func() error { return g.gatherSignatures(ctx, in, p, &e) }); err != nil {
 		return Verdict{}, err
 	}
 	if !p.needsLayers(e) {
@@ -417,8 +438,12 @@ func (g *Gate) Examine(ctx context.Context, c Candidate) (Verdict, error) {
 	if err != nil || v.Complete {
 		return v, err
 	}
+	in, err := g.inputs(ctx, c)
+	if err != nil {
+		return Verdict{}, err
+	}
 	select {
-	case result := <-g.examineLater(g.inputs(c)):
+	case result := <-g.examineLater(in):
 		if result.Err != nil {
 			return Verdict{}, result.Err
 		}
@@ -461,7 +486,7 @@ func (g *Gate) examine(ctx context.Context, in Inputs) (Verdict, error) {
 	if err := g.gatherLayers(ctx, in, p, &e, step); err != nil {
 		return Verdict{}, err
 	}
-	if err := step(StepVerify, func() error { return g.gatherSignatures(ctx, p, in.Roots, &e) }); err != nil {
+	if err := step(StepVerify, func() error { return g.gatherSignatures(ctx, in, p, &e) }); err != nil {
 		return Verdict{}, err
 	}
 	return g.conclude(ctx, in, e, step)

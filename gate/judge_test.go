@@ -262,6 +262,7 @@ func TestVerdictsAreBoundToTheirInputs(t *testing.T) {
 		"snapshot":       func(w *world) { w.snap.ID = "s2" },
 		"snapshot limit": func(w *world) { w.snap.Until = noon.Add(72 * time.Hour) },
 		"trust roots":    func(w *world) { w.roots = "r2" },
+		"attachment":     func(w *world) { w.attached = "a2" },
 	} {
 		t.Run("a new "+name+" is a new judging, and reads no layer again", func(t *testing.T) {
 			w := newWorld(t)

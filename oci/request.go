@@ -82,7 +82,7 @@ type Request struct {
 	NS string
 	// N is how many results Tags or Catalog may return: 0 for none, [NoLimit] when the client did not say.
 	N int
-	// Last is the tag or repository after which the results of Tags or Catalog begin; empty for the first.
+	// Last is the tag, repository or digest after which the results of Tags, Catalog or Referrers begin; empty for the first.
 	Last string
 	// ArtifactType narrows Referrers. It is only ever compared, so it is taken as it came; empty for all.
 	ArtifactType string
@@ -215,6 +215,10 @@ func (q *Request) parseQuery(raw string) error {
 		return q.parsePage(values)
 	case KindReferrers:
 		q.ArtifactType = values.Get("artifactType")
+		if q.Last = values.Get("last"); q.Last != "" {
+			_, err = ParseDigest(q.Last)
+		}
+		return err
 	case KindStartUpload:
 		return q.parseStart(values)
 	case KindUpload:

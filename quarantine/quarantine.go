@@ -103,15 +103,34 @@ func (q *Quarantine) Hold(ctx context.Context, c gate.Candidate) (gate.Held, err
 	if held, ok := q.manifests.get(c); ok {
 		return held, nil
 	}
+	held, err := q.holdStored(ctx, c)
+	if !errors.Is(err, errNotHeld) {
+		return held, err
+	}
+	if isHosted(c.Repository) { // there is nobody else to ask
+		return gate.Held{}, oci.ErrNotFound
+	}
+	content, err := q.fetchManifest(ctx, c)
+	if err != nil {
+		return gate.Held{}, err
+	}
+	return q.parse(c, content)
+}
+
+// holdStored returns a manifest that is stored. It is not removed meanwhile, so that none is remembered that has gone.
+// Errors: errNotHeld.
+func (q *Quarantine) holdStored(ctx context.Context, c gate.Candidate) (gate.Held, error) {
+	q.claims.RLock()
+	defer q.claims.RUnlock()
 	content, err := q.store.manifest(ctx, c)
 	if err != nil {
-		if !errors.Is(err, errNotHeld) {
-			return gate.Held{}, err
-		}
-		if content, err = q.fetchManifest(ctx, c); err != nil {
-			return gate.Held{}, err
-		}
+		return gate.Held{}, err
 	}
+	return q.parse(c, content)
+}
+
+// parse returns a manifest parsed, and remembers it.
+func (q *Quarantine) parse(c gate.Candidate, content oci.Content) (gate.Held, error) {
 	m, err := oci.ParseManifest(content.MediaType, content.Raw)
 	if err != nil {
 		return gate.Held{}, err
@@ -145,6 +164,9 @@ const openAttempts = 3
 
 // Open implements [gate.Bytes].
 func (q *Quarantine) Open(ctx context.Context, c gate.Candidate, desc oci.Descriptor) (io.ReadCloser, error) {
+	if isHosted(c.Repository) {
+		return q.openPushed(ctx, c, desc)
+	}
 	for range openAttempts {
 		if r, err := q.openStored(ctx, c, desc); !errors.Is(err, errNotHeld) {
 			return r, err
@@ -154,6 +176,19 @@ func (q *Quarantine) Open(ctx context.Context, c gate.Candidate, desc oci.Descri
 		}
 	}
 	return nil, fmt.Errorf("opening %s: %w", desc.Digest, errNotHeld)
+}
+
+// openPushed opens a blob of a hosted repository. Who has it is looked up each time: it can be deleted, also by another process.
+// Errors: oci.ErrBlobUnknown.
+func (q *Quarantine) openPushed(ctx context.Context, c gate.Candidate, desc oci.Descriptor) (io.ReadCloser, error) {
+	if err := q.claimPushed(ctx, c, desc.Digest); err != nil {
+		return nil, err
+	}
+	r, err := q.openIntact(ctx, desc)
+	if errors.Is(err, errNotHeld) {
+		return nil, oci.ErrBlobUnknown
+	}
+	return r, err
 }
 
 // openStored opens a blob that is stored already. Errors: errNotHeld when it is not there, or is not what it should be any more.
@@ -299,7 +334,13 @@ func (q *Quarantine) Withdraw(ctx context.Context, c gate.Candidate, drop bool) 
 // drop gives up c's claim on a blob, and removes the blob when that was the last one.
 func (q *Quarantine) drop(ctx context.Context, c gate.Candidate, d oci.Digest) error {
 	q.claimed.remove(claimKey{c, d})
-	left, err := q.store.unclaim(ctx, c, d)
+	return q.dropClaim(ctx, d, claimName(c))
+}
+
+// dropClaim gives up the claim called name on a blob, and removes the blob when that was the last one. The caller holds the lock on
+// claims for writing.
+func (q *Quarantine) dropClaim(ctx context.Context, d oci.Digest, name string) error {
+	left, err := q.store.unclaim(ctx, d, name)
 	if err != nil || left > 0 {
 		return err
 	}

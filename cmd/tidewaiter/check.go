@@ -76,7 +76,7 @@ func (inv *invocation) withInstance(ctx context.Context, do func(context.Context
 
 // resolve returns the candidate a reference names, and refuses what clients could not ask for either.
 func (in *instance) resolve(ctx context.Context, reference string) (gate.Candidate, error) {
-	ref, err := oci.ParseReference(reference, in.config.DefaultUpstream)
+	ref, err := oci.ParseReference(reference, in.config.DefaultUpstream, nil)
 	if err != nil {
 		return gate.Candidate{}, usageError(err)
 	}
