@@ -35,7 +35,7 @@ const (
 )
 
 // statuses is the one table of codes and HTTP statuses. A rate-limited upstream is a 503 to our client: a 429 of ours would say
-// that the client asked too often, and podman retries it twenty times.
+// that the client asked too often, and podman retries it twenty times. A client that did gets one all the same, by [Error.HTTPStatus].
 var statuses = map[Code]int{
 	CodeBlobUnknown:         http.StatusNotFound,
 	CodeBlobUploadInvalid:   http.StatusBadRequest,
