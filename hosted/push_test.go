@@ -172,6 +172,21 @@ func TestTagsHaveTwoPointers(t *testing.T) {
 	})
 }
 
+// TestMoreTagsThanAnEventHolds are all served.
+func TestMoreTagsThanAnEventHolds(t *testing.T) {
+	s, c := newStorage(), &clock{}
+	w := start(t, s, c)
+	one := w.image(t, "one")
+	for n := range maxEventTags + 1 {
+		w.push(t, fmt.Sprintf("t%04d", n), one)
+	}
+	w.admit(t, one.Digest)
+	tags, _, err := start(t, s, c).Tags(t.Context(), web, oci.NoLimit, "", false)
+	if len(tags) != maxEventTags+1 || err != nil {
+		t.Errorf("Tags: got %d, %v, want %d", len(tags), err, maxEventTags+1)
+	}
+}
+
 func (w *world) wantTags(t *testing.T, pending bool, want ...string) {
 	t.Helper()
 	got, more, err := w.Tags(t.Context(), web, oci.NoLimit, "", pending)
@@ -628,4 +643,14 @@ func TestForwarding(t *testing.T) {
 	arrive()
 	w.push(t, "", w.referrer(t, image.Digest, "a"))
 	want("signed since", w, "latest", "new")
+	arrive()
+	want("and forwarded again", w)
+	w.push(t, "new", w.image(t, "other")) // pending
+	w.push(t, "new", image)
+	w.admit(t, image.Digest)
+	want("with a tag that has come back", w, "latest", "new")
+	if err := w.DeleteManifest(t.Context(), web, image.Digest, "user:ci"); err != nil {
+		t.Fatal(err)
+	}
+	want("deleted", w)
 }

@@ -449,9 +449,9 @@ func TestPurge(t *testing.T) {
 // TestMemoryStaysFlat pushes much more than may be held.
 func TestMemoryStaysFlat(t *testing.T) {
 	if testing.Short() {
-		t.Skip("256 MiB")
+		t.Skip("128 MiB")
 	}
-	const size, limit = 256 << 20, 32 << 20
+	const size, limit = 128 << 20, 16 << 20
 	w := onFiles(t)
 	u := w.Uploads(size, time.Now)
 	body := func() io.Reader { return io.LimitReader(rand.NewChaCha8([32]byte{1}), size) }
