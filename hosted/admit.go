@@ -46,15 +46,12 @@ func (r *Repositories) Admitted(ctx context.Context, v gate.Verdict) error {
 	})
 }
 
-// maxEventTags bounds the tags of an event: at most 128 KiB.
-const maxEventTags = 1000
-
 // recordTags records e for tags, in as many events as they need.
 func (r *Repositories) recordTags(ctx context.Context, rp *repository, e Event, tags []string) error {
 	if len(tags) == 0 {
 		return r.record(ctx, rp, e)
 	}
-	for some := range slices.Chunk(tags, maxEventTags) {
+	for some := range slices.Chunk(tags, r.limits.eventTags) {
 		e.Tags = some
 		if err := r.record(ctx, rp, e); err != nil {
 			return err
