@@ -33,17 +33,31 @@ func (r *Repositories) Admitted(ctx context.Context, v gate.Verdict) error {
 		return err
 	}
 	return r.change(ctx, c.Repository, func(rp *repository) error {
-		news, e := false, Event{By: itself, Kind: Admitted, Descriptor: oci.Descriptor{Digest: c.Digest}}
+		news, tags := false, []string(nil)
 		rp.view(func(s *state) {
 			if news, _ = isNews(s); news {
-				e.Tags = s.unserved(s.manifests[c.Digest])
+				tags = s.unserved(s.manifests[c.Digest])
 			}
 		})
 		if !news {
 			return nil
 		}
-		return r.record(ctx, rp, e)
+		return r.recordTags(ctx, rp, Event{By: itself, Kind: Admitted, Descriptor: oci.Descriptor{Digest: c.Digest}}, tags)
 	})
+}
+
+// recordTags records e for tags, in as many events as they need.
+func (r *Repositories) recordTags(ctx context.Context, rp *repository, e Event, tags []string) error {
+	if len(tags) == 0 {
+		return r.record(ctx, rp, e)
+	}
+	for some := range slices.Chunk(tags, r.limits.eventTags) {
+		e.Tags = some
+		if err := r.record(ctx, rp, e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // maxForwards bounds what one listing of what has yet to be forwarded returns; the rest comes with the next.
@@ -106,8 +120,7 @@ func (s *state) unforwarded(repo oci.Repository, to string) []Forward {
 // Forwarded notes that f has arrived, as it was listed.
 func (r *Repositories) Forwarded(ctx context.Context, f Forward) error {
 	return r.change(ctx, f.Candidate.Repository, func(rp *repository) error {
-		return r.record(ctx, rp, Event{
-			By: itself, Kind: Forwarded, Descriptor: oci.Descriptor{Digest: f.Candidate.Digest}, Tags: f.Tags, Revision: f.Revision,
-		})
+		e := Event{By: itself, Kind: Forwarded, Descriptor: oci.Descriptor{Digest: f.Candidate.Digest}, Revision: f.Revision}
+		return r.recordTags(ctx, rp, e, f.Tags)
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/tidewaiter/tidewaiter/oci"
@@ -88,8 +87,12 @@ func (e Event) Check() error {
 	default:
 		return fmt.Errorf("%.40q: %w", string(e.Kind), errKind)
 	}
-	for _, tag := range append(slices.Clone(e.Tags), e.Tag) {
-		if tag != "" && !oci.ValidTag(tag) {
+	tags := e.Tags
+	if e.Tag != "" {
+		tags = append([]string{e.Tag}, tags...)
+	}
+	for _, tag := range tags {
+		if !oci.ValidTag(tag) {
 			return oci.ErrTagInvalid
 		}
 	}

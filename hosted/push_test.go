@@ -172,6 +172,19 @@ func TestTagsHaveTwoPointers(t *testing.T) {
 	})
 }
 
+// TestMoreTagsThanAnEventHolds are all served.
+func TestMoreTagsThanAnEventHolds(t *testing.T) {
+	s, c := newStorage(), &clock{}
+	w := start(t, s, c)
+	w.limits.eventTags = 2
+	one := w.image(t, "one")
+	for _, tag := range []string{"a", "b", "c", "d", "e"} {
+		w.push(t, tag, one)
+	}
+	w.admit(t, one.Digest)
+	start(t, s, c).wantTags(t, false, "a", "b", "c", "d", "e")
+}
+
 func (w *world) wantTags(t *testing.T, pending bool, want ...string) {
 	t.Helper()
 	got, more, err := w.Tags(t.Context(), web, oci.NoLimit, "", pending)
@@ -628,4 +641,14 @@ func TestForwarding(t *testing.T) {
 	arrive()
 	w.push(t, "", w.referrer(t, image.Digest, "a"))
 	want("signed since", w, "latest", "new")
+	arrive()
+	want("and forwarded again", w)
+	w.push(t, "new", w.image(t, "other")) // pending
+	w.push(t, "new", image)
+	w.admit(t, image.Digest)
+	want("with a tag that has come back", w, "latest", "new")
+	if err := w.DeleteManifest(t.Context(), web, image.Digest, "user:ci"); err != nil {
+		t.Fatal(err)
+	}
+	want("deleted", w)
 }

@@ -20,6 +20,8 @@ type limits struct {
 	events, manifests, tags int
 	// referrers are those of one subject.
 	referrers int
+	// eventTags are those of one event; more are said in several.
+	eventTags int
 	// folded is how many events are held of all repositories together. Beyond it repositories are forgotten and read again when asked
 	// about.
 	folded int
@@ -31,7 +33,8 @@ var production = limits{
 	manifests: 1 << 16, // one manifest is nearly always more than one event
 	tags:      1 << 16, //
 	referrers: 2000,    // as they must fit a list a client reads; some dozens are usual
-	folded:    1 << 20,
+	eventTags: 1000,    // at most 128 KiB
+	folded:    1 << 20, // half a GiB
 }
 
 // repository is the fold over the events of one repository.

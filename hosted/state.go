@@ -94,10 +94,7 @@ func (s *state) apply(e Event) {
 		}
 	case Forwarded:
 		if m != nil {
-			m.forwarded, m.forwardedAt = map[string]bool{}, e.Revision
-			for _, name := range e.Tags {
-				m.forwarded[name] = true
-			}
+			s.forward(m, e)
 		}
 	case TagDeleted:
 		s.untag(e.Tag)
@@ -146,6 +143,9 @@ func (s *state) move(name string, m *manifest, immutable bool) {
 		return
 	default:
 		delete(t.pushed.tags, name)
+	}
+	if t.pushed != m {
+		delete(m.forwarded, name) // what it was forwarded as before, it is not any more
 	}
 	t.pushed = m
 	m.tags[name] = true
@@ -207,6 +207,19 @@ func (s *state) admit(m *manifest, tags []string) {
 	for _, name := range tags {
 		if t, ok := s.tags[name]; ok && t.pushed == m {
 			t.served = m
+		}
+	}
+}
+
+// forward notes that m has arrived where it is forwarded to, and as what of the tags that stand for it.
+func (s *state) forward(m *manifest, e Event) {
+	m.forwardedAt = e.Revision
+	if m.forwarded == nil {
+		m.forwarded = map[string]bool{}
+	}
+	for _, name := range e.Tags {
+		if m.tags[name] {
+			m.forwarded[name] = true
 		}
 	}
 }

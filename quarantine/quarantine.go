@@ -1,9 +1,10 @@
-// Package quarantine owns the bytes Tidewaiter holds: it fetches them, checks every one against its digest, stores them, and serves
-// none until it is told to.
+// Package quarantine owns the bytes Tidewaiter holds: it fetches them, or takes them from those who push, checks every one against its
+// digest, stores them, and serves none until it is told to.
 //
 // It promises that what it hands out belongs to its digest, that a blob is fetched once however many ask for it, that a repository
-// gets no blob its own upstream would not have given it, and that [Released], the view the proxy has, opens nothing but what an
-// admission names. It must not decide anything itself.
+// gets no blob its own upstream would not have given it, or if it is hosted here, that was not pushed to it, and that [Released], the
+// view the proxy has, opens nothing but what an admission names. [Pushed], the view of those who may push, opens nothing but what
+// hosted repositories have. It must not decide anything itself.
 package quarantine
 
 import (
