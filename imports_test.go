@@ -43,6 +43,7 @@ var rules = map[string]rule{
 	"access": {ours: []string{"oci"}, theirs: []string{
 		"github.com/coreos/go-oidc/v3/oidc", "github.com/go-jose/go-jose/v4", "golang.org/x/crypto/bcrypt", "go.yaml.in/yaml/v3",
 	}},
+	"audit":            {ours: []string{"seal"}},
 	"signing":          {ours: []string{"oci", "gate"}, theirs: []string{"github.com/sigstore/", "google.golang.org/protobuf/encoding/protojson"}},
 	"cache":            {ours: []string{"oci", "gate", "seal"}, theirs: []string{"github.com/hashicorp/golang-lru/v2", "github.com/redis/go-redis/v9"}},
 	"cache/cachetest":  {ours: []string{"oci", "gate"}, theirs: []string{"github.com/google/go-cmp"}},
@@ -50,7 +51,7 @@ var rules = map[string]rule{
 	"console":          {ours: []string{"oci", "gate"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"internal/ocitest": {ours: []string{"oci"}, theirs: []string{"github.com/opencontainers/image-spec", "github.com/klauspost/compress", "go.etcd.io/bbolt"}},
 	"cmd/tidewaiter": {
-		ours: []string{"access", "cache", "console", "gate", "hosted", "internal/ocitest", "ledger", "oci", "policy", "proxy", "quarantine", "scan", "seal", "signing", "upstream"},
+		ours: []string{"access", "audit", "cache", "console", "gate", "hosted", "internal/ocitest", "ledger", "oci", "policy", "proxy", "quarantine", "scan", "seal", "signing", "upstream"},
 		theirs: []string{
 			"github.com/spf13/", "github.com/go-viper/mapstructure/v2", "github.com/prometheus/client_golang", "github.com/distribution/distribution/v3/registry/storage/driver/filesystem",
 		},

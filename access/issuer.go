@@ -168,6 +168,9 @@ func (c *Control) checkIssued(ctx context.Context, from *issuer, token string) (
 	if err != nil {
 		return Caller{}, bad("%v", err)
 	}
+	if !c.o.Now().Before(checked.Expiry) { // the end is no part of a token's time here
+		return Caller{}, bad("the token has expired")
+	}
 	var claims map[string]any
 	if err := checked.Claims(&claims); err != nil {
 		return Caller{}, bad("claims: %v", err)
