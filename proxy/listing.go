@@ -38,8 +38,8 @@ func (p *Proxy) serveTags(w *answer, r *http.Request, q oci.Request, repo oci.Re
 	}{q.Name, tags})
 }
 
-// serveReferrers answers end-12a and end-12b. That there are none, or that the upstream does not know the question, is an empty
-// index and never a 404, which would send clients to the older way of naming signatures by tags.
+// serveReferrers answers end-12a and end-12b, with what the upstream lists in every place where it or its clients keep such a list.
+// That there are none is an empty index and never a 404, which would send clients to the older way of naming signatures by tags.
 func (p *Proxy) serveReferrers(w *answer, r *http.Request, q oci.Request, repo oci.Repository) error {
 	if err := p.allowed(repo); err != nil {
 		return err
