@@ -175,8 +175,8 @@ func parseReferrers(index []byte) ([]oci.Descriptor, error) {
 }
 
 // Tags returns one page of the tags repo's upstream lists, in its order, and whether it says that there are more after the last of
-// them. At most n are asked for, or as many as the upstream likes if n is 0, that come after last, or from the beginning if last
-// is empty. An upstream may ignore both.
+// them. At most n are returned, or as many as the upstream likes if n is 0, that come after last, or from the beginning if last is
+// empty. An upstream that ignores either is cut to it here.
 //
 // Errors: DENIED, [oci.ErrTagInvalid], [oci.ErrUnauthorized], [oci.ErrRateLimited], [oci.ErrUnavailable], and code NAME_UNKNOWN.
 func (rs *Registries) Tags(ctx context.Context, repo oci.Repository, n int, last string) (tags []string, more bool, err error) {
@@ -194,19 +194,36 @@ func (rs *Registries) Tags(ctx context.Context, repo oci.Repository, n int, last
 	if last != "" {
 		req.query.Set("last", last)
 	}
-	err = r.ask(ctx, KindTags, func(ctx context.Context, e *endpoint) (int64, error) {
-		body, header, err := e.get(ctx, req, maxPageBytes)
-		if err != nil {
-			return 0, err
-		}
-		more = nextLink(header) != ""
-		tags, err = e.parseTags(body)
-		return int64(len(body)), err
+	err = r.ask(ctx, KindTags, func(ctx context.Context, e *endpoint) (read int64, err error) {
+		tags, more, read, err = e.tags(ctx, req, n, last)
+		return read, err
 	})
 	if err != nil {
 		return nil, false, fmt.Errorf("listing tags of %s: %w", repo, err)
 	}
 	return tags, more, nil
+}
+
+// tags asks e for one page. read is how many bytes of content that took.
+func (e *endpoint) tags(ctx context.Context, req request, n int, last string) (tags []string, more bool, read int64, err error) {
+	body, header, err := e.get(ctx, req, maxPageBytes)
+	if err != nil {
+		return nil, false, 0, err
+	}
+	read, more = int64(len(body)), nextLink(header) != ""
+	if tags, err = e.parseTags(body); err != nil {
+		return nil, false, read, err
+	}
+	if i := slices.Index(tags, last); i >= 0 { // it begins before where it was asked to go on
+		if tags = tags[i+1:]; len(tags) == 0 && more {
+			// Its pages go on in a way of its own. Whoever asked would believe to be at the end, or ask for this page for ever.
+			return nil, false, read, refused(e.host, "does not list its tags from where it is asked to", nil)
+		}
+	}
+	if n > 0 && len(tags) > n {
+		tags, more = tags[:n], true
+	}
+	return tags, more, read, nil
 }
 
 // parseTags reads a list of tags and leaves out what is none.
