@@ -50,6 +50,8 @@ type request struct {
 	accept []string
 	// from is the first byte wanted. When it is not 0 the answer may still begin at 0, with status 200.
 	from int64
+	// unless is the entity tag of an answer that need not be sent again; empty for none. The answer may then have status 304.
+	unless string
 }
 
 // newEndpoint returns the endpoint of s at origin. The credentials of s are only offered where origin is its URL.
@@ -87,8 +89,8 @@ func (e *endpoint) tokenEnded(ctx context.Context, scheme auth.Scheme, err error
 	return err
 }
 
-// do sends req, unless the endpoint is being left alone, and returns an answer with status 200, or 206 if req.from is set. The
-// caller closes its body.
+// do sends req, unless the endpoint is being left alone, and returns an answer with status 200, or 206 if req.from is set, or
+// 304 if req.unless is. The caller closes its body.
 //
 // Errors: a *failure, or ctx's own.
 func (e *endpoint) do(ctx context.Context, req request) (*http.Response, error) {
@@ -162,6 +164,9 @@ func (e *endpoint) send(ctx context.Context, req request, u *url.URL, left bool)
 		r.Header.Set("Range", fmt.Sprintf("bytes=%d-", req.from))
 	}
 	if !left {
+		if req.unless != "" { // it could be a name for us, so it stays here
+			r.Header.Set("If-None-Match", req.unless)
+		}
 		return e.signed.Do(r)
 	}
 	r.Header.Set("User-Agent", e.userAgent)
@@ -170,7 +175,10 @@ func (e *endpoint) send(ctx context.Context, req request, u *url.URL, left bool)
 
 // vet turns an answer without the content asked for into a failure.
 func (e *endpoint) vet(ctx context.Context, req request, resp *http.Response) (*http.Response, error) {
-	if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent && req.from > 0 {
+	switch {
+	case resp.StatusCode == http.StatusOK,
+		resp.StatusCode == http.StatusPartialContent && req.from > 0,
+		resp.StatusCode == http.StatusNotModified && req.unless != "":
 		return resp, nil
 	}
 	defer func() { _ = resp.Body.Close() }() // only an excerpt of it is of interest
