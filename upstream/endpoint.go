@@ -65,13 +65,18 @@ func newEndpoint(s settings, origin *url.URL, transport http.RoundTripper, o Opt
 		realms = append(slices.Clone(realms), realm{origin: originOf(origin)})
 	}
 	guarded := &guard{next: transport, upstream: s.Host, origin: origin, realms: realms}
+	kept := newTokens(e.tokenEnded)
 	e.signed = &auth.Client{
-		Client: &http.Client{Transport: withRetries(guarded, o.retryWait), CheckRedirect: noRedirects},
-		Header: http.Header{"User-Agent": {o.UserAgent}},
-		Cache:  newTokens(e.tokenEnded),
+		Client:   &http.Client{Transport: withRetries(guarded, o.retryWait), CheckRedirect: noRedirects},
+		Header:   http.Header{"User-Agent": {o.UserAgent}},
+		Cache:    kept,
+		ClientID: "tidewaiter",
 	}
 	if origin == s.url {
 		e.signed.Credential = s.credential
+		if s.Credentials != nil {
+			kept.basic = s.basic
+		}
 	}
 	e.plain = &http.Client{Transport: withRetries(transport, o.retryWait), CheckRedirect: noRedirects}
 	return e

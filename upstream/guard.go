@@ -51,10 +51,10 @@ type guard struct {
 
 // RoundTrip implements http.RoundTripper.
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.Method != http.MethodGet && req.Method != http.MethodHead {
+	req = unmask(req)
+	if req.Method != http.MethodGet && req.Method != http.MethodHead && !g.isTokenForm(req) {
 		return nil, g.stray(fmt.Errorf("%s: nothing is ever written upstream: %w", req.Method, errLeak))
 	}
-	req = unmask(req)
 	if originOf(req.URL) != originOf(g.origin) && !g.isRealm(req.URL) {
 		return nil, g.stray(fmt.Errorf("%.200q is neither upstream %s nor among its realms: %w", originOf(req.URL), g.upstream, errLeak))
 	}
@@ -67,6 +67,12 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	return resp, nil
+}
+
+// isTokenForm reports whether req asks a realm to exchange an identity token, which is done by a form (distribution, OAuth2 token
+// authentication). No request of the distribution API is one.
+func (g *guard) isTokenForm(req *http.Request) bool {
+	return req.Method == http.MethodPost && req.Header.Get("Content-Type") == "application/x-www-form-urlencoded" && g.isRealm(req.URL)
 }
 
 func (g *guard) stray(err error) error { return &refusal{"leads requests astray", err} }

@@ -97,15 +97,23 @@ func TestGuardLetsThrough(t *testing.T) {
 		"plain http":                 {"GET", "http://registry.test/v2/", ""},
 		"a write":                    {"POST", "https://registry.test/v2/", ""},
 		"a write to a realm":         {"POST", "https://auth.test/token", ""},
+		"a form to a realm":          {"POST form", "https://auth.test/token", "https://auth.test/token"},
+		"a form to a realm's mask":   {"POST form", "https://registry.test/.tidewaiter-realm/https/auth.test/token", "https://auth.test/token"},
+		"a form to the upstream":     {"POST form", "https://registry.test/v2/a/blobs/uploads/", ""},
+		"a form to another host":     {"POST form", "https://evil.test/token", ""},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			next := &carried{status: http.StatusOK}
-			req, err := http.NewRequestWithContext(t.Context(), tc.method, tc.url, nil)
+			method, form, _ := strings.Cut(tc.method, " ")
+			req, err := http.NewRequestWithContext(t.Context(), method, tc.url, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			req.Header.Set("Authorization", "Bearer secret")
+			if form != "" {
+				req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			}
 			_, err = newGuard(t, next).RoundTrip(req)
 			if tc.want == "" {
 				if !errors.Is(err, errLeak) || len(next.sent) != 0 {
