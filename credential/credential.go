@@ -13,6 +13,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -98,10 +100,29 @@ func (c Config) source() (Source, error) {
 		return newDockerConfig(c)
 	case c.Helper == "exec":
 		return newProgram(c.Command, serverName(c.Registry), c.Environment)
+	case c.Helper == "ecr":
+		return newElastic(c)
 	case slices.Contains(Helpers(), c.Helper):
 		return nil, fmt.Errorf("helper: %s is not supported by this version", c.Helper)
 	}
 	return nil, fmt.Errorf("helper: %.40q is none of %s", c.Helper, strings.Join(Helpers(), ", "))
+}
+
+// cloudHost returns the host by which a cloud knows the registry. What a cloud gives this machine opens more than one registry, so it is
+// only fetched for a host of that cloud's, or for this machine, which stands in for one.
+func (c Config) cloudHost(matches func(host string) bool) (string, error) {
+	u, err := url.Parse(c.URL)
+	if err != nil {
+		return "", fmt.Errorf("helper %s: the URL is malformed", c.Helper)
+	}
+	host := u.Hostname()
+	if addr, err := netip.ParseAddr(host); err == nil && addr.IsLoopback() {
+		host = c.Registry
+	}
+	if !matches(host) {
+		return "", fmt.Errorf("helper %s: %.200q is not a registry of that cloud", c.Helper, host)
+	}
+	return host, nil
 }
 
 // Cache is a credential kept for as long as it counts. It is safe for concurrent use.
