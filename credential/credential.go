@@ -102,6 +102,8 @@ func (c Config) source() (Source, error) {
 		return newProgram(c.Command, serverName(c.Registry), c.Environment)
 	case c.Helper == "ecr":
 		return newElastic(c)
+	case c.Helper == "gcr":
+		return newGoogler(c)
 	case slices.Contains(Helpers(), c.Helper):
 		return nil, fmt.Errorf("helper: %s is not supported by this version", c.Helper)
 	}
