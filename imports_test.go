@@ -33,7 +33,10 @@ var rules = map[string]rule{
 	"gate":       {ours: []string{"oci"}, notFromStd: []string{"net", "os", "database", "archive", "compress"}},
 	"policy":     {ours: []string{"oci", "gate"}, theirs: []string{"go.yaml.in/yaml/v3", "github.com/fsnotify/fsnotify"}},
 	// Credentials are fetched here and sent by whoever asks, so neither side knows the other.
-	"credential": {theirs: []string{"github.com/aws/aws-sdk-go-v2/config", "github.com/aws/aws-sdk-go-v2/service/ecr", "golang.org/x/oauth2"}},
+	"credential": {theirs: []string{
+		"github.com/aws/aws-sdk-go-v2/config", "github.com/aws/aws-sdk-go-v2/service/ecr", "golang.org/x/oauth2",
+		"github.com/Azure/azure-sdk-for-go/sdk/azidentity", "github.com/Azure/azure-sdk-for-go/sdk/azcore/policy",
+	}},
 	"upstream":   {ours: []string{"oci"}, theirs: []string{"oras.land/oras-go/v2/registry/remote"}},
 	"quarantine": {ours: []string{"oci", "gate"}, theirs: []string{"github.com/distribution/distribution/v3/registry/storage/driver"}},
 	"ledger":     {ours: []string{"oci", "gate", "seal"}, theirs: []string{"github.com/distribution/distribution/v3/registry/storage/driver"}},

@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -98,14 +97,16 @@ func (c Config) source() (Source, error) {
 		return nil, errors.New("exec goes with helper: exec alone")
 	case c.DockerConfig != "":
 		return newDockerConfig(c)
-	case c.Helper == "exec":
-		return newProgram(c.Command, serverName(c.Registry), c.Environment)
-	case c.Helper == "ecr":
+	}
+	switch c.Helper {
+	case "acr":
+		return newAzure(c)
+	case "ecr":
 		return newElastic(c)
-	case c.Helper == "gcr":
+	case "exec":
+		return newProgram(c.Command, serverName(c.Registry), c.Environment)
+	case "gcr":
 		return newGoogler(c)
-	case slices.Contains(Helpers(), c.Helper):
-		return nil, fmt.Errorf("helper: %s is not supported by this version", c.Helper)
 	}
 	return nil, fmt.Errorf("helper: %.40q is none of %s", c.Helper, strings.Join(Helpers(), ", "))
 }
