@@ -131,6 +131,42 @@ func TestGuardLetsThrough(t *testing.T) {
 	}
 }
 
+// Where something is pushed, it is pushed to the upstream and nowhere else.
+func TestGuardOfPushes(t *testing.T) {
+	for name, tc := range map[string]struct {
+		method, url string
+		want        bool
+	}{
+		"a blob":                     {"PUT", "https://registry.test/v2/a/blobs/uploads/1?digest=x", true},
+		"an upload outside the API":  {"PUT", "https://registry.test/uploads/1", true},
+		"a session":                  {"POST", "https://registry.test/v2/a/blobs/uploads/", true},
+		"a read":                     {"GET", "https://registry.test/v2/", true},
+		"a delete":                   {"DELETE", "https://registry.test/v2/a/manifests/1", false},
+		"a part":                     {"PATCH", "https://registry.test/v2/a/blobs/uploads/1", false},
+		"another host":               {"PUT", "https://evil.test/v2/a/blobs/uploads/1", false},
+		"another port":               {"PUT", "https://registry.test:8443/v2/a/blobs/uploads/1", false},
+		"plain http":                 {"PUT", "http://registry.test/v2/a/blobs/uploads/1", false},
+		"a realm":                    {"PUT", "https://auth.test/token", false},
+		"a realm behind a mask":      {"PUT", "https://registry.test/.tidewaiter-realm/https/auth.test/token", false},
+		"what is next to a mask":     {"POST", "https://registry.test/.tidewaiter-realm/", false},
+		"another host behind a mask": {"POST", "https://registry.test/.tidewaiter-realm/https/evil.test/x", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			next := &carried{status: http.StatusOK}
+			req, err := http.NewRequestWithContext(t.Context(), tc.method, tc.url, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			g := newGuard(t, next)
+			g.pushes = true
+			_, err = g.RoundTrip(req)
+			if (err == nil) != tc.want || (len(next.sent) == 1) != tc.want || err != nil && !errors.Is(err, errLeak) {
+				t.Errorf("got %v and %d requests, want it through: %t", err, len(next.sent), tc.want)
+			}
+		})
+	}
+}
+
 func TestGuardChecksChallenges(t *testing.T) {
 	tests := map[string]struct{ challenge, want string }{
 		"a configured realm": {`Bearer realm="https://auth.test/token",service="s"`, `Bearer realm="https://registry.test/.tidewaiter-realm/https/auth.test/token",service="s"`},
