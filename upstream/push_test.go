@@ -54,7 +54,6 @@ func requested(r *ocitest.Registry) []string {
 
 // stored is content that counts how often it is opened, and checks that it is closed.
 type stored struct {
-	t      *testing.T
 	body   []byte
 	opened atomic.Int32
 	open   atomic.Int32
@@ -78,7 +77,7 @@ func (b *storedBody) Close() error {
 
 func keep(t *testing.T, body []byte) (*stored, oci.Descriptor) {
 	t.Helper()
-	s := &stored{t: t, body: body}
+	s := &stored{body: body}
 	t.Cleanup(func() {
 		if left := s.open.Load(); left != 0 {
 			t.Errorf("%d bodies were left open", left)
