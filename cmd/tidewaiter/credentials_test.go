@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -85,5 +86,35 @@ func TestCredentialsOfAProgramReachTheUpstream(t *testing.T) {
 	_, err = upstreams.Manifest(t.Context(), oci.Repository{Upstream: "a.test", Path: "app"}, "latest")
 	if !oci.IsMissing(err) || fmt.Sprint(got) != "[robot:a.test]" {
 		t.Errorf("got %v and credentials %q, want robot:a.test", err, got)
+	}
+}
+
+// The recipes are configurations as they stand, and no key of an upstream goes without a word.
+func TestPageOnUpstreams(t *testing.T) {
+	page := string(readFile(t, "../../docs/upstreams.md"))
+	recipes := 0
+	for i, block := range strings.Split(page, "```") {
+		recipe, ok := strings.CutPrefix(block, "yaml\n")
+		if i%2 == 0 || !ok {
+			continue
+		}
+		recipes++
+		c, err := load(t, "upstreams:\n"+recipe)
+		if err != nil {
+			t.Errorf("%s: %v", recipe, err)
+			continue
+		}
+		if u := c.upstreams()[0]; u.Host == "" || c.Upstreams[0].Credentials.Username == "" && !c.Upstreams[0].Credentials.fetched() {
+			t.Errorf("%s: got %+v, want an upstream with credentials", recipe, u)
+		}
+	}
+	if recipes < 5 {
+		t.Errorf("got %d recipes", recipes)
+	}
+	for _, key := range keysOf(reflect.TypeFor[upstreamConfig](), "") {
+		name := key[strings.LastIndexByte(key, '.')+1:]
+		if !strings.Contains(page, "`"+name) && !strings.Contains(page, name+":") && !strings.Contains(page, "."+name+"`") {
+			t.Errorf("the page has no word about %s", key)
+		}
 	}
 }
