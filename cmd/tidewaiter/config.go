@@ -70,14 +70,10 @@ type redisConfig struct {
 }
 
 type upstreamConfig struct {
-	Host        string
-	URL         string
-	Realms      []string
-	Credentials struct {
-		Username     string
-		PasswordFile string `mapstructure:"password_file"`
-		Helper       string
-	}
+	Host                   string
+	URL                    string
+	Realms                 []string
+	Credentials            credentialsConfig
 	CAFile                 string `mapstructure:"ca_file"`
 	Allow                  []string
 	Deny                   []string
@@ -269,7 +265,9 @@ func (c *config) installationProblems() []error {
 	if policyErr == nil && trustErr == nil {
 		note(policy.CheckAuthorities(set, roots))
 	}
-	upstreams, err := upstream.New(c.upstreams(), upstream.Options{})
+	dialled, err := c.dialled()
+	note(err)
+	upstreams, err := upstream.New(dialled, upstream.Options{})
 	note(err)
 	if err == nil {
 		upstreams.Close()
@@ -294,18 +292,12 @@ func (c *config) installationProblems() []error {
 
 // unsupported maps the keys this version cannot act on to whether they are set.
 func (c *config) unsupported() map[string]bool {
-	keys := map[string]bool{
+	return map[string]bool{
 		"storage.s3": c.Storage.S3 != nil, "storage.gcs": c.Storage.GCS != nil, "storage.azure": c.Storage.Azure != nil,
 		"storage.max_bytes": c.Storage.MaxBytes != 0, "webhooks": len(c.Webhooks) > 0,
 		"audit.path": c.Audit.Path != "", "advisories.source": c.Advisories.Source != "", "listen.tls.client_ca": c.Listen.TLS.ClientCA != "",
 		"access.oidc": len(c.Access.OIDC) > 0,
 	}
-	for _, u := range c.Upstreams {
-		if u.Credentials.Helper != "" {
-			keys["credentials.helper of upstream "+u.Host] = true
-		}
-	}
-	return keys
 }
 
 // upstreams returns the upstreams to pull from: those configured, or the well-known ones.

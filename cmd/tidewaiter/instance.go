@@ -91,7 +91,11 @@ func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance
 	in.closers = append(in.closers, in.verdicts.Close)
 
 	// Where they come from.
-	in.upstreams, err = upstream.New(c.upstreams(), upstream.Options{UserAgent: "tidewaiter/" + version, Log: log, Observe: in.meters.exchange})
+	dialled, err := c.dialled()
+	if err != nil {
+		return nil, usageError(err)
+	}
+	in.upstreams, err = upstream.New(dialled, upstream.Options{UserAgent: "tidewaiter/" + version, Log: log, Observe: in.meters.exchange})
 	if err != nil {
 		return nil, usageError(err)
 	}
