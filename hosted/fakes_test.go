@@ -104,16 +104,16 @@ func (r *replica) Append(_ context.Context, repo oci.Repository, e Event) (strin
 	})
 }
 
-func (r *replica) Events(_ context.Context, repo oci.Repository, known func(string) bool) ([]Recorded, error) {
+func (r *replica) Events(_ context.Context, repo oci.Repository, since time.Time, known func(string) bool) ([]Recorded, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.calls["Events"]++
 	var events []Recorded
 	for name, e := range r.events[repo] {
-		if !known(name) {
+		var stamp int64
+		_, _ = fmt.Sscanf(name, "%d-", &stamp)
+		if !known(name) && (since.IsZero() || stamp > since.Add(-24*time.Hour).UnixNano()) {
 			events = append(events, Recorded{name, e})
-			var stamp int64
-			_, _ = fmt.Sscanf(name, "%d-", &stamp)
 			r.last = max(r.last, stamp)
 		}
 	}
