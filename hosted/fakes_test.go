@@ -243,7 +243,7 @@ func rule(t testing.TB, tags TagRule, patterns ...string) Rule {
 	return r
 }
 
-// document is a manifest being written by a test.
+// wire is JSON being written by a test.
 type wire map[string]any
 
 func contentOf(t testing.TB, mediaType string, fields wire) oci.Content {
