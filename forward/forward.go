@@ -29,6 +29,8 @@ type Item struct {
 	To string
 	// AdmittedAt is when it was first admitted, UTC.
 	AdmittedAt time.Time
+	// Revision is the queue's own, by which it knows again what it listed: other evidence that hangs on the candidate is another one.
+	Revision string
 }
 
 // Queue knows what is to be copied. Implementations are safe for concurrent use, and answer Pending from memory as a rule: it is asked

@@ -126,7 +126,7 @@ func (f *Forwarder) learn(items []Item, now time.Time) {
 		case t == nil:
 			f.tasks[item.place()] = &task{item: item, next: now}
 		case t.running: // what it is about is settled; what is left of it will be pending then
-		case !slices.Equal(t.item.Tags, item.Tags):
+		case !slices.Equal(t.item.Tags, item.Tags) || t.item.Revision != item.Revision:
 			*t = task{item: item, next: now}
 		}
 	}

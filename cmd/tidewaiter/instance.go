@@ -19,6 +19,7 @@ import (
 
 	"github.com/tidewaiter/tidewaiter/access"
 	"github.com/tidewaiter/tidewaiter/cache"
+	"github.com/tidewaiter/tidewaiter/forward"
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/hosted"
 	"github.com/tidewaiter/tidewaiter/ledger"
@@ -49,6 +50,7 @@ type instance struct {
 	uploads    *quarantine.Uploads
 	hosted     *hosted.Repositories
 	access     *access.Control
+	forwarder  *forward.Forwarder
 	gate       *gate.Gate
 	closers    []func() error // in the order of opening
 }
@@ -134,6 +136,7 @@ func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,
 	})
 	in.closers = append(in.closers, func() error { in.gate.Close(); return nil })
+	in.openForwarder()
 	return in, nil
 }
 

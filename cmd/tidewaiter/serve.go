@@ -97,7 +97,10 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 		}
 	})
 	running.Go(func() { in.keepFresh(ctx) })
-	running.Go(func() { in.purge(ctx) })
+	running.Go(func() { in.tend(ctx) })
+	if c.forwards() {
+		running.Go(func() { in.forwarder.Run(ctx) })
+	}
 	servers := []*http.Server{newServer(registry, log), newServer(admin, log)}
 	listeners := []*bounded{newBounded(registryListener, maxConnections, log), newBounded(adminListener, maxAdminConnections, log)}
 	for i, l := range listeners {
