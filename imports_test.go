@@ -42,6 +42,7 @@ var rules = map[string]rule{
 	"signing":          {ours: []string{"oci", "gate"}, theirs: []string{"github.com/sigstore/", "google.golang.org/protobuf/encoding/protojson"}},
 	"cache":            {ours: []string{"oci", "gate", "seal"}, theirs: []string{"github.com/hashicorp/golang-lru/v2", "github.com/redis/go-redis/v9"}},
 	"cache/cachetest":  {ours: []string{"oci", "gate"}, theirs: []string{"github.com/google/go-cmp"}},
+	"forward":          {ours: []string{"oci", "gate"}},
 	"proxy":            {ours: []string{"oci", "gate"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"console":          {ours: []string{"oci", "gate"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"internal/ocitest": {ours: []string{"oci"}, theirs: []string{"github.com/opencontainers/image-spec", "github.com/klauspost/compress", "go.etcd.io/bbolt"}},
