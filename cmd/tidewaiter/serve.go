@@ -22,7 +22,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/proxy"
 )
 
-// Limits of both listeners. Bodies have no deadline: a slow node may take an hour over a layer.
+// Limits of both listeners. Those of bodies are in pace.go.
 const (
 	headerTimeout  = 10 * time.Second // a request line and headers arrive in one packet or two
 	idleTimeout    = 2 * time.Minute  // longer than the pauses of a pull
@@ -238,7 +238,7 @@ func (in *instance) keepFresh(ctx context.Context) {
 
 func newServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler: h, DisableGeneralOptionsHandler: true, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		Handler: paced(h), DisableGeneralOptionsHandler: true, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }
