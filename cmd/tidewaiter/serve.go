@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -102,7 +101,9 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 	})
 	running.Go(func() { in.keepFresh(ctx) })
 	servers := []*http.Server{newServer(registry, log), newServer(admin, log)}
-	for i, l := range []net.Listener{registryListener, adminListener} {
+	listeners := []*bounded{newBounded(registryListener, maxConnections, log), newBounded(adminListener, maxAdminConnections, log)}
+	for i, l := range listeners {
+		servers[i].ConnState = l.changed
 		running.Go(func() {
 			if err := servers[i].Serve(l); !errors.Is(err, http.ErrServerClosed) {
 				failed <- fmt.Errorf("serving %s: %w", l.Addr(), err)
