@@ -32,20 +32,20 @@ type harbor struct {
 	t       *testing.T
 	content *ocitest.Registry // asked past HTTP
 
-	mu        sync.Mutex                       // guards everything below
-	names     map[oci.Digest]string            // what tests call manifests and blobs
-	referrers map[oci.Digest][]oci.Descriptor  //
-	denied    map[oci.Digest]bool              //
+	mu        sync.Mutex            // guards everything below
+	names     map[oci.Digest]string // what tests call manifests and blobs
+	referrers map[oci.Digest][]oci.Descriptor
+	denied    map[oci.Digest]bool
 	untold    map[oci.Digest]error             // why there is no verdict
 	broken    map[oci.Digest]bool              // blobs that cannot be read to their end
 	onJudge   func(d oci.Digest, judgings int) // nil for nothing
-	judgings  map[oci.Digest]int               //
-	pending   map[place]Item                   // survives whoever works on it, as a real queue does
-	queueErr  error                            //
-	doneErr   error                            //
-	asked     int                              // calls of Pending
-	done      []Item                           //
-	observed  []Outcome                        //
+	judgings  map[oci.Digest]int
+	pending   map[place]Item // survives whoever works on it, as a real queue does
+	queueErr  error
+	doneErr   error
+	asked     int // calls of Pending
+	done      []Item
+	observed  []Outcome
 }
 
 func newHarbor(t *testing.T) *harbor {

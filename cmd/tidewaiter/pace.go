@@ -7,7 +7,6 @@ import (
 	"math"
 	"net/http"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/tidewaiter/tidewaiter/oci"
@@ -26,11 +25,6 @@ const (
 	answerStep = 256 << 10
 	answerWait = 5 * time.Minute // longer than a connection can be idle and a header can take, see paced
 )
-
-// copyBytes is how much is copied at a time of what the kernel cannot copy by itself.
-const copyBytes = 64 << 10
-
-var copyBuffers = sync.Pool{New: func() any { return new([copyBytes]byte) }}
 
 // errSlowBody is the answer to a body that comes too slowly. It wraps a deadline's error where it is returned.
 var errSlowBody = &oci.Error{Code: oci.CodeBlobUploadInvalid, Message: "the body of the request comes too slowly"}
@@ -118,17 +112,18 @@ func (a *pacedAnswer) Write(b []byte) (n int, err error) {
 	}
 }
 
-// ReadFrom implements io.ReaderFrom. What is not a file may itself take its time to come, and is sent as it does.
+// ReadFrom implements io.ReaderFrom.
 func (a *pacedAnswer) ReadFrom(r io.Reader) (n int64, err error) {
+	to, ok := a.ResponseWriter.(io.ReaderFrom)
+	if !ok {
+		return io.Copy(struct{ io.Writer }{a}, r)
+	}
 	limited, ok := r.(*io.LimitedReader)
 	if !ok {
 		limited = &io.LimitedReader{R: r, N: math.MaxInt64}
 	}
-	to, takesFiles := a.ResponseWriter.(io.ReaderFrom)
-	if _, ok := limited.R.(*os.File); !ok || !takesFiles {
-		buffer := copyBuffers.Get().(*[copyBytes]byte)
-		defer copyBuffers.Put(buffer)
-		return io.CopyBuffer(struct{ io.Writer }{a}, r, buffer[:])
+	if _, ok := limited.R.(*os.File); !ok {
+		return to.ReadFrom(extending{r, a})
 	}
 	for limited.N > 0 {
 		a.extend()
@@ -142,6 +137,19 @@ func (a *pacedAnswer) ReadFrom(r io.Reader) (n int64, err error) {
 		}
 	}
 	return n, nil
+}
+
+// extending is content that may itself take its time to come: each piece has a deadline from when it has.
+type extending struct {
+	io.Reader
+	answer *pacedAnswer
+}
+
+// Read implements io.Reader.
+func (e extending) Read(b []byte) (int, error) {
+	n, err := e.Reader.Read(b)
+	e.answer.extend()
+	return n, err
 }
 
 // FlushError is for http.ResponseController.

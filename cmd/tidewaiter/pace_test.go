@@ -318,14 +318,12 @@ type sink struct {
 }
 
 func (s *sink) ReadFrom(r io.Reader) (int64, error) {
-	limited := r.(*io.LimitedReader)
-	s.took = append(s.took, fmt.Sprintf("%d of %T", limited.N, limited.R))
+	if limited, ok := r.(*io.LimitedReader); ok {
+		s.took = append(s.took, fmt.Sprintf("%d of %T", limited.N, limited.R))
+	} else {
+		s.took = append(s.took, "something")
+	}
 	return io.Copy(io.Discard, r)
-}
-
-func (s *sink) Write(b []byte) (int, error) {
-	s.took = append(s.took, fmt.Sprintf("%d bytes", len(b)))
-	return len(b), nil
 }
 
 func TestFilesGoOnAsFiles(t *testing.T) {
@@ -352,7 +350,7 @@ func TestFilesGoOnAsFiles(t *testing.T) {
 		{"a file to its end", open(answerStep + 100), answerStep + 100, []string{whole, whole}},
 		{"a file that is shorter than announced", io.LimitReader(open(100), 3*answerStep), 100, []string{whole}},
 		{"nothing of a file", io.LimitReader(open(100), 0), 0, nil},
-		{"anything else", io.LimitReader(bytes.NewReader(make([]byte, 100)), 90), 90, []string{"90 bytes"}},
+		{"anything else", io.LimitReader(bytes.NewReader(make([]byte, 100)), 90), 90, []string{"something"}},
 	} {
 		s := &sink{}
 		n, err := (&pacedAnswer{ResponseWriter: s, control: http.NewResponseController(s)}).ReadFrom(tt.from)
