@@ -76,12 +76,12 @@ type claimGlob struct {
 	group string
 }
 
-// openIssuers checks the issuers and returns what is wrong with them.
-func (c *Control) openIssuers() []error {
+// readIssuers takes over the issuers and returns what is wrong with them.
+func (c *Control) readIssuers() []error {
 	var problems []error
 	for i, configured := range c.o.Issuers {
 		where := fmt.Sprintf("access.oidc[%d]", i)
-		opened, err := c.openIssuer(configured)
+		read, err := c.readIssuer(configured)
 		problems = append(problems, lines(where, err)...)
 		for other := range c.issuers {
 			// The callers of one could otherwise have the names of the other's.
@@ -92,13 +92,13 @@ func (c *Control) openIssuers() []error {
 		if configured.Issuer == c.o.Service {
 			problems = append(problems, fmt.Errorf("%s: %q is the name of this service", where, configured.Issuer))
 		}
-		c.issuers[configured.Issuer] = opened
+		c.issuers[configured.Issuer] = read
 	}
 	return problems
 }
 
-func (c *Control) openIssuer(configured Issuer) (*issuer, error) {
-	opened := &issuer{Issuer: configured}
+func (c *Control) readIssuer(configured Issuer) (*issuer, error) {
+	read := &issuer{Issuer: configured}
 	var problems []error
 	problem := func(err error) { problems = append(problems, err) }
 	for name, link := range map[string]string{"issuer": configured.Issuer, "discovery_url": configured.DiscoveryURL, "jwks_url": configured.JWKSURL} {
@@ -110,7 +110,7 @@ func (c *Control) openIssuer(configured Issuer) (*issuer, error) {
 		problem(errors.New("audience is missing: tokens meant for others would count here"))
 	}
 	var err error
-	if opened.subject, err = parseGlob(configured.Subject); err != nil {
+	if read.subject, err = parseGlob(configured.Subject); err != nil {
 		problem(fmt.Errorf("subject: %w", err))
 	}
 	for _, required := range configured.RequiredClaims {
@@ -118,18 +118,17 @@ func (c *Control) openIssuer(configured Issuer) (*issuer, error) {
 		if err != nil || required.Claim == "" {
 			problem(fmt.Errorf("required_claims: claim %q, value %q: %w", required.Claim, required.Value, errors.Join(err, needed(required.Claim))))
 		}
-		opened.required = append(opened.required, claimGlob{claim: required.Claim, value: value})
+		read.required = append(read.required, claimGlob{claim: required.Claim, value: value})
 	}
 	for _, g := range configured.Groups {
 		value, err := parseGlob(g.Value)
 		if err != nil || g.Claim == "" || g.Group == "" {
 			problem(fmt.Errorf("groups: claim %q, value %q, group %q: %w", g.Claim, g.Value, g.Group, errors.Join(err, needed(g.Claim), needed(g.Group))))
 		}
-		opened.groups = append(opened.groups, claimGlob{g.Claim, value, g.Group})
+		read.groups = append(read.groups, claimGlob{g.Claim, value, g.Group})
 	}
-	opened.keys = newIssuerKeys(configured, c.o.Now, c.o.Log)
-	problem(opened.keys.check())
-	return opened, errors.Join(problems...)
+	read.keys = newIssuerKeys(configured, c.o.Now, c.o.Log)
+	return read, errors.Join(problems...)
 }
 
 func needed(s string) error {

@@ -236,11 +236,8 @@ func (r resolver) Resolve(ctx context.Context, repo oci.Repository, reference st
 // resolver returns the upstreams as clients may ask them.
 func (in *instance) resolver() (resolver, error) {
 	r := resolver{Registries: in.upstreams}
-	patterns := []string{"**"} // the default, which only loopback has
-	if len(in.config.Access.Anonymous) > 0 {
-		patterns = nil
-	}
-	for _, a := range in.config.Access.Anonymous {
+	var patterns []string
+	for _, a := range in.config.anonymous() { // each action includes pulling
 		patterns = append(patterns, a.Repositories...)
 	}
 	for _, s := range patterns {
