@@ -121,8 +121,9 @@ type Control struct {
 	robots    *file[robots]
 	keys      *file[tokenKeys]
 	guesses   *guesses
-	known     *remembered
-	noted     *noted
+	// Apart from each other, since anybody can have tokens and so push everything else out of one memory.
+	knownPasswords, knownTokens *remembered
+	noted                       *noted
 }
 
 // New returns a Control, or everything that is wrong with o, joined: what is granted, the files, the issuers. It asks no issuer yet.
@@ -137,8 +138,9 @@ func New(o Options) (*Control, error) {
 	return c, nil
 }
 
-// Check returns what is wrong with o as far as o alone can tell, joined; nothing but its rules, issuers, TokenTTL and Realm is needed.
-func Check(o Options) error { return errors.Join(prepare(o).read()...) }
+// Check returns what is wrong with o as far as o alone can tell, nothing if nothing is; of o only rules, issuers, TokenTTL and Realm are
+// needed.
+func Check(o Options) []error { return prepare(o).read() }
 
 // CheckFiles returns what is wrong with the files o names, joined.
 func CheckFiles(o Options) error {
@@ -161,7 +163,7 @@ func prepare(o Options) *Control {
 	if o.Service == "" {
 		o.Service = defaultService
 	}
-	return &Control{o: o, issuers: map[string]*issuer{}, guesses: newGuesses(o.Now), known: newRemembered(o.Now), noted: newNoted(o.Now)}
+	return &Control{o: o, issuers: map[string]*issuer{}, guesses: newGuesses(o.Now), knownPasswords: newRemembered(o.Now), knownTokens: newRemembered(o.Now), noted: newNoted(o.Now)}
 }
 
 // read takes over what the options say, and returns what is wrong with it.
@@ -197,7 +199,7 @@ func (c *Control) openFiles() []error {
 	problems := []error{passwordErr, robotErr, keyErr}
 	for i, configured := range o.Issuers {
 		if from := c.issuers[configured.Issuer]; from != nil {
-			problems = append(problems, lines(fmt.Sprintf("access.oidc[%d]", i), from.keys.check())...)
+			problems = append(problems, at(fmt.Sprintf("access.oidc[%d]", i), from.keys.check())...)
 		}
 	}
 	return problems

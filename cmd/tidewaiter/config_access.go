@@ -89,7 +89,7 @@ func (c *config) anonymous() []access.Rule {
 
 // accessProblems returns what is wrong with who may do what.
 func (c *config) accessProblems() []error {
-	found := splitErrors(access.Check(c.access()))
+	found := access.Check(c.access())
 	if !isLoopback(c.Listen.Registry) && len(c.Access.Anonymous) == 0 && len(c.Access.Grants) == 0 {
 		found = append(found, errors.New("access.anonymous or access.grants must say who may pull, because listen.registry is not loopback"))
 	}
@@ -116,18 +116,4 @@ func (c *config) accessProblems() []error {
 		}
 	}
 	return found
-}
-
-// splitErrors returns what err joins, one by one.
-func splitErrors(err error) []error {
-	if joined, ok := errors.AsType[interface {
-		error
-		Unwrap() []error
-	}](err); ok {
-		return joined.Unwrap()
-	}
-	if err != nil {
-		return []error{err}
-	}
-	return nil
 }
