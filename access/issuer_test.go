@@ -369,20 +369,21 @@ func TestKeysWhereTheyAreSaidToBe(t *testing.T) {
 func TestGroupsOfClaims(t *testing.T) {
 	c := newCluster(t, func(_ *place, i *access.Issuer) {
 		i.GroupsClaim, i.GroupsPrefix = "groups", "idp/"
-		i.Groups = []access.ClaimGroup{{Claim: "repository_owner", Value: "acme", Group: "builders"}, {Claim: "protected", Value: "true", Group: "protected"}}
+		i.Groups = []access.ClaimGroup{{Claim: "repository_owner", Value: "acme", Group: "builders"}, {Claim: "protected", Value: "true", Group: "protected"}, {Claim: "owner_id", Value: "12345678901", Group: "numbered"}}
 	})
 	for law, tt := range map[string]struct {
 		claims map[string]any
 		want   []string
 	}{
-		"none":                    {nil, nil},
-		"a list":                  {map[string]any{"groups": []string{"a", "b"}}, []string{"idp/a", "idp/b"}},
-		"one word":                {map[string]any{"groups": "a"}, []string{"idp/a"}},
-		"what is no word":         {map[string]any{"groups": map[string]any{"a": "b"}}, nil},
-		"a claim that is mapped":  {map[string]any{"repository_owner": "acme", "protected": true}, []string{"builders", "protected"}},
-		"another value of it":     {map[string]any{"repository_owner": "acme2", "protected": "yes"}, nil},
-		"no way into mapped ones": {map[string]any{"groups": []string{"builders"}}, []string{"idp/builders"}},
-		"lists in lists are none": {map[string]any{"groups": []any{[]string{"a"}, "b"}}, []string{"idp/b"}},
+		"none":                       {nil, nil},
+		"a list":                     {map[string]any{"groups": []string{"a", "b"}}, []string{"idp/a", "idp/b"}},
+		"one word":                   {map[string]any{"groups": "a"}, []string{"idp/a"}},
+		"what is no word":            {map[string]any{"groups": map[string]any{"a": "b"}}, nil},
+		"a number, as it is written": {map[string]any{"owner_id": 12345678901}, []string{"numbered"}},
+		"a claim that is mapped":     {map[string]any{"repository_owner": "acme", "protected": true}, []string{"builders", "protected"}},
+		"another value of it":        {map[string]any{"repository_owner": "acme2", "protected": "yes"}, nil},
+		"no way into mapped ones":    {map[string]any{"groups": []string{"builders"}}, []string{"idp/builders"}},
+		"lists in lists are none":    {map[string]any{"groups": []any{[]string{"a"}, "b"}}, []string{"idp/b"}},
 	} {
 		caller := c.must(t, bearer(signed(t, c.key, c.claims(tt.claims))))
 		if diff := cmp.Diff(caller.Groups, tt.want); diff != "" {

@@ -189,14 +189,7 @@ func (r releases) Withdraw(ctx context.Context, c gate.Candidate, drop bool) err
 	if err := r.Quarantine.Withdraw(ctx, c, false); err != nil || !drop {
 		return err
 	}
-	droppable, err := r.hosted.Droppable(ctx, c)
-	if err != nil || !droppable {
-		return err
-	}
-	err = r.hosted.DeleteManifest(ctx, c.Repository, c.Digest, ourselves)
-	if errors.Is(err, oci.ErrNotFound) {
-		return nil
-	}
+	_, err := r.hosted.Expire(ctx, c)
 	return err
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -205,7 +206,15 @@ func openSealKey(c *config, root string) (seal.Key, error) {
 	if err := os.MkdirAll(root, 0o750); err != nil {
 		return seal.Key{}, err
 	}
-	return seal.CreateKey(filepath.Join(root, "seal.key"))
+	return seal.CreateKey(filepath.Join(root, sealKeyName))
+}
+
+// sealKeyName is the seal key's file in the storage's root, unless the configuration names another.
+const sealKeyName = "seal.key"
+
+// loadSealKey is openSealKey for those who only check what was sealed: it makes no key.
+func loadSealKey(c *config) (seal.Key, error) {
+	return seal.LoadKey(cmp.Or(c.Redis.SealKeyFile, filepath.Join(c.Storage.Filesystem.Root, sealKeyName)))
 }
 
 // signerAliases returns the further names by which signers know repositories, those of the hosts behind an upstream's name and those
