@@ -71,6 +71,9 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 		return err
 	}
 	defer func() { err = errors.Join(err, in.close()) }()
+	if err := in.openAccess(); err != nil {
+		return err
+	}
 	registryListener, err := listen(ctx, c, c.Listen.Registry, log)
 	if err != nil {
 		return err
@@ -206,6 +209,9 @@ func (in *instance) announce(ctx context.Context, at addresses) {
 	}
 	if snapshot.ID == "" {
 		in.log.WarnContext(ctx, "there is no advisory data: policies that ask for vulnerabilities deny every image; set advisories.path")
+	}
+	if !in.audit.Durable() {
+		in.log.WarnContext(ctx, "the audit log goes to this log alone; set audit.path to keep it, chained")
 	}
 	if in.config.Redis.SealKeyFile == "" {
 		in.log.WarnContext(ctx, "the seal key lies in the storage it seals; set redis.seal_key_file to keep it elsewhere")
