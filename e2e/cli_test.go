@@ -96,7 +96,10 @@ func TestUsage(t *testing.T) {
 			}
 		}
 		walk(nil)
-		want := []string{"", "check", "clients", "demo", "inventory", "policy", "policy check", "serve", "verdict", "version"}
+		want := []string{
+			"", "audit", "audit verify", "check", "clients", "demo", "inventory", "policy", "policy check", "robot", "robot add", "robot list", "robot revoke",
+			"serve", "token-key", "verdict", "version",
+		}
 		if diff := cmp.Diff(walked, want); diff != "" {
 			t.Errorf("there are other commands (-got +want):\n%s", diff)
 		}
