@@ -20,7 +20,7 @@ const (
 	Admitted Kind = "admitted"
 	// TagDeleted: Tag stands for nothing any more. What it stood for is still there.
 	TagDeleted Kind = "tag-deleted"
-	// ManifestDeleted: Descriptor.Digest is gone, and with it every tag that stood for it.
+	// ManifestDeleted: Descriptor.Digest is gone, and with it every tag that stood for it and serves no other.
 	ManifestDeleted Kind = "manifest-deleted"
 	// Forwarded: Descriptor.Digest, with Tags and what hung on it at Revision, has arrived where it is forwarded to.
 	Forwarded Kind = "forwarded"

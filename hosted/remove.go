@@ -37,8 +37,8 @@ func (r *Repositories) DeleteTag(ctx context.Context, repo oci.Repository, name,
 	})
 }
 
-// DeleteManifest removes a manifest, the tags that stand for it, and its bytes as far as nothing else holds them. It may be pushed
-// again. Errors: oci.ErrNotFound; DENIED when one of the tags must stay.
+// DeleteManifest removes a manifest, the tags that stand for it, and its bytes as far as nothing else holds them. A tag under which
+// another one is still served stands for that again. It may be pushed again. Errors: oci.ErrNotFound; DENIED when one of the tags must stay.
 func (r *Repositories) DeleteManifest(ctx context.Context, repo oci.Repository, d oci.Digest, by string) error {
 	rule, err := r.rule(repo)
 	if err != nil {

@@ -107,3 +107,49 @@ func TestDroppable(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatIsTakenAwayLeavesWhatIsServed removes what was pushed over an image that is served, in each way there is.
+func TestWhatIsTakenAwayLeavesWhatIsServed(t *testing.T) {
+	for name, remove := range map[string]func(w *world, d oci.Digest) error{
+		"because its time is over": func(w *world, d oci.Digest) error {
+			w.clock.pass(DefaultPending)
+			_, err := w.Expire(t.Context(), gate.Candidate{Repository: web, Digest: d})
+			return err
+		},
+		"because somebody deletes it": func(w *world, d oci.Digest) error { return w.DeleteManifest(t.Context(), web, d, "user:ci") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, c := newStorage(), &clock{}
+			w := start(t, s, c)
+			good, bad := w.image(t, "good"), w.image(t, "bad")
+			w.push(t, "latest", good)
+			w.admit(t, good.Digest)
+			w.push(t, "latest", bad)
+			w.push(t, "bad", bad)
+			w.wantTag(t, "latest", bad.Digest, good.Digest)
+			if err := remove(w, bad.Digest); err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range []*world{w, start(t, s, c)} {
+				w.wantTag(t, "latest", good.Digest, good.Digest)
+				w.wantTag(t, "bad", "", "")
+			}
+			if err := w.DeleteManifest(t.Context(), web, good.Digest, "user:ci"); err != nil {
+				t.Fatal(err)
+			}
+			w.wantTag(t, "latest", "", "")
+		})
+	}
+	t.Run("but an evidence tag goes with what it stands for", func(t *testing.T) { // or what was deleted from it would be back
+		w := start(t, newStorage(), &clock{})
+		tag := evidenceTags(w.push(t, "", w.image(t, "image")).Digest)[1]
+		one, both := w.signatures(t, "a"), w.signatures(t, "a", "b")
+		w.push(t, tag, one)
+		w.admit(t, one.Digest)
+		w.push(t, tag, both)
+		if err := w.DeleteManifest(t.Context(), web, both.Digest, "user:ci"); err != nil {
+			t.Fatal(err)
+		}
+		w.wantTag(t, tag, "", "")
+	})
+}

@@ -237,9 +237,15 @@ func (s *state) untag(name string) {
 	}
 }
 
-// remove takes a manifest away, with the tags that stand for it.
+// remove takes a manifest away, with the tags that stand for it. A tag that serves another one goes back to standing for that: to
+// everybody who pulls it never stood for m.
 func (s *state) remove(m *manifest) {
 	for name, t := range s.tags {
+		if t.pushed == m && t.served != nil && t.served != m && !t.isEvidence {
+			t.pushed = t.served
+			t.pushed.tags[name] = true
+			continue
+		}
 		if t.pushed == m {
 			delete(s.tags, name)
 			continue
