@@ -125,6 +125,8 @@ func (r *Repositories) refusal(s *state, e Event, children []oci.Descriptor) err
 	switch {
 	case e.Immutable && tagged && t.pushed != m:
 		return errImmutable(e.Tag, t.pushed.desc.Digest)
+	case tagged && t.displaces(e):
+		return refuse(oci.CodeDenied, "the tag %s holds what others have said about a manifest, to which this cannot be added; delete it first", e.Tag)
 	case s.order >= r.limits.events:
 		return refuse(oci.CodeDenied, "so much has happened in the repository, %d events, that it takes no more", s.order)
 	case !known && len(s.manifests) >= r.limits.manifests:

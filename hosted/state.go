@@ -202,8 +202,7 @@ func (s *state) lackingIn(e Event) []part {
 	if !ok {
 		return nil
 	}
-	m := &manifest{desc: e.Descriptor, children: e.Children, entries: e.Entries}
-	return s.lacking(&tag{evidence: t.evidence, isEvidence: t.isEvidence, pushed: m, union: t.union})
+	return s.lacking(&tag{evidence: t.evidence, isEvidence: t.isEvidence, pushed: pushedBy(e), union: t.union})
 }
 
 // admit notes that m may be served, and under which tags. One that stands for something else by now is left as it is.
