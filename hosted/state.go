@@ -22,6 +22,8 @@ type state struct {
 	tags      map[string]*tag
 	// bySubject and byChild are the manifests that refer to a digest or, as an index, list it.
 	bySubject, byChild map[oci.Digest][]*manifest
+	// turns counts what came to hang on a digest or went away again.
+	turns map[oci.Digest]int
 
 	memo      sync.Mutex
 	revisions map[oci.Digest]string // guarded by memo; what attachments has returned, until the next event
@@ -69,7 +71,8 @@ type tag struct {
 func newState() *state {
 	return &state{
 		manifests: map[oci.Digest]*manifest{}, gone: map[oci.Digest]bool{}, tags: map[string]*tag{},
-		bySubject: map[oci.Digest][]*manifest{}, byChild: map[oci.Digest][]*manifest{}, revisions: map[oci.Digest]string{},
+		bySubject: map[oci.Digest][]*manifest{}, byChild: map[oci.Digest][]*manifest{}, turns: map[oci.Digest]int{},
+		revisions: map[oci.Digest]string{},
 	}
 }
 
@@ -118,6 +121,7 @@ func (s *state) push(e Event) {
 		delete(s.gone, m.desc.Digest)
 		if m.subject != "" {
 			s.bySubject[m.subject] = append(s.bySubject[m.subject], m)
+			s.turns[m.subject]++
 		}
 	}
 	m.order, m.pushedAt = s.order, e.At
@@ -126,6 +130,7 @@ func (s *state) push(e Event) {
 		m.index = true
 		for _, child := range m.children {
 			s.byChild[child] = append(s.byChild[child], m)
+			s.turns[child]++
 		}
 	}
 	if e.Entries != nil {
@@ -151,6 +156,7 @@ func (s *state) move(name string, m *manifest, immutable bool) {
 	}
 	if t.pushed != m {
 		delete(m.forwarded, name) // what it was forwarded as before, it is not any more
+		s.turn(t)
 	}
 	t.pushed = m
 	m.tags[name] = true
@@ -159,6 +165,13 @@ func (s *state) move(name string, m *manifest, immutable bool) {
 		if len(s.lacking(t)) == 0 {
 			t.union = []*manifest{m}
 		}
+	}
+}
+
+// turn notes that an evidence tag has come to stand for something else, or for nothing.
+func (s *state) turn(t *tag) {
+	if t.isEvidence {
+		s.turns[t.evidence.subject]++
 	}
 }
 
@@ -233,6 +246,7 @@ func (s *state) untag(name string) {
 	if t, ok := s.tags[name]; ok {
 		delete(t.pushed.tags, name)
 		delete(s.tags, name)
+		s.turn(t)
 	}
 }
 
@@ -247,6 +261,7 @@ func (s *state) remove(m *manifest) {
 		}
 		if t.pushed == m {
 			delete(s.tags, name)
+			s.turn(t)
 			continue
 		}
 		if t.served == m {
@@ -254,9 +269,15 @@ func (s *state) remove(m *manifest) {
 		}
 		t.union = without(t.union, m)
 	}
-	unlist(s.bySubject, m.subject, m)
+	if m.subject != "" {
+		unlist(s.bySubject, m.subject, m)
+		s.turns[m.subject]++
+	}
 	for _, child := range m.children {
-		unlist(s.byChild, child, m)
+		if m.index {
+			unlist(s.byChild, child, m)
+			s.turns[child]++
+		}
 	}
 	delete(s.manifests, m.desc.Digest)
 	s.gone[m.desc.Digest] = true
@@ -284,7 +305,7 @@ func (s *state) unserved(m *manifest) []string {
 	return tags
 }
 
-// attachments returns the revision of what hangs on d; empty for nothing.
+// attachments returns the revision of what hangs on d; empty if nothing ever did. It never is again what it was once.
 func (s *state) attachments(d oci.Digest) string {
 	s.memo.Lock()
 	defer s.memo.Unlock()
@@ -308,11 +329,12 @@ func (s *state) revise(d oci.Digest) string {
 	for _, m := range s.byChild[d] {
 		terms = append(terms, "parent "+m.desc.Digest.String()+" "+s.revise(m.desc.Digest))
 	}
-	if len(terms) == 0 {
+	if s.turns[d] == 0 {
 		return ""
 	}
 	slices.SortFunc(terms, cmp.Compare)
 	h := sha256.New()
+	_, _ = fmt.Fprintf(h, "%d,", s.turns[d])
 	for _, term := range terms {
 		_, _ = fmt.Fprintf(h, "%d:%s,", len(term), term) // a hash never fails; the length keeps terms apart
 	}
