@@ -54,6 +54,18 @@ type Event struct {
 	Revision string `json:"revision,omitempty"`
 }
 
+// What an event takes in memory, roughly: by itself, with the manifest and tag it may make, and for each digest, tag and annotation in it.
+const (
+	eventBytes = 512
+	itemBytes  = 200
+)
+
+// bytes returns what e takes in memory.
+func (e Event) bytes() int {
+	n := eventBytes + itemBytes*(len(e.Children)+len(e.Entries)+len(e.Tags)+len(e.Descriptor.Annotations))
+	return n + annotationBytes(e.Descriptor)
+}
+
 // Recorded is an event and the name of its record. Events happened in the order of their names.
 type Recorded struct {
 	Name  string

@@ -70,7 +70,7 @@ type Repositories struct {
 	// mu is taken before the lock of a repository, never after.
 	mu           sync.Mutex
 	repositories map[oci.Repository]*repository // guarded by mu
-	folded       int                            // guarded by mu; the events held of all repositories together
+	folded       int                            // guarded by mu; the bytes of the events held of all repositories together
 }
 
 // New returns the repositories hosted by these rules. It panics when an option it cannot do without is missing. It reads nothing yet.

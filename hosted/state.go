@@ -14,8 +14,8 @@ import (
 
 // state is what the events of a repository add up to. It is only read once events have been applied.
 type state struct {
-	// order counts the events that were applied.
-	order int
+	// order counts the events that were applied, bytes what they take in memory.
+	order, bytes int
 	// manifests are those that are here, and gone those that were and are not.
 	manifests map[oci.Digest]*manifest
 	gone      map[oci.Digest]bool
@@ -88,6 +88,7 @@ func fold(events []Recorded) *state {
 // apply adds an event. One that makes no sense in this state changes nothing: it came late, by another replica.
 func (s *state) apply(e Event) {
 	s.order++
+	s.bytes += e.bytes()
 	clear(s.revisions)
 	m := s.manifests[e.Descriptor.Digest]
 	switch e.Kind {

@@ -107,8 +107,12 @@ func TestStateFollowsFromTheEventsAlone(t *testing.T) {
 		if diff := cmp.Diff(summary(rp.state), want); diff != "" {
 			t.Fatalf("seed %d: the state (-got +want):\n%s", seed, diff)
 		}
-		if r.folded != len(events) {
-			t.Fatalf("seed %d: got %d events counted, want %d", seed, r.folded, len(events))
+		bytes := 0
+		for _, e := range events {
+			bytes += e.Event.bytes()
+		}
+		if r.folded != bytes || rp.bytes != bytes || rp.state.bytes != bytes {
+			t.Fatalf("seed %d: %d, %d and %d bytes are counted, want %d", seed, r.folded, rp.bytes, rp.state.bytes, bytes)
 		}
 	}
 }
