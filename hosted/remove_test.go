@@ -95,6 +95,21 @@ func TestDroppable(t *testing.T) {
 	want("not here", web, digestOf(1), false)
 	want("the child of an index that is younger", web, child.Digest, false)
 	want("what is about an image that is younger", web, sig.Digest, false)
+	t.Run("what is kept under the evidence tag of an image that was admitted", func(t *testing.T) { // cosign names no subject there
+		tag := evidenceTags(admitted.Digest)[1]
+		first, second := w.signatures(t, "a"), w.signatures(t, "b")
+		w.push(t, tag, first)
+		w.push(t, tag, second)
+		stray := w.push(t, evidenceTags(digestOf(1))[1], w.signatures(t, "c"))
+		c.pass(DefaultPending)
+		united, err := w.Resolve(t.Context(), web, tag)
+		if err != nil || united.Pushed.Digest == second.Digest {
+			t.Fatalf("Resolve: got %s, %v, want what unites both", united.Pushed.Digest, err)
+		}
+		want("it", web, united.Pushed.Digest, false)
+		want("what it was before", web, first.Digest, true)
+		want("of an image that is not here", web, stray.Digest, true)
+	})
 	t.Run("what expires is gone with its tags", func(t *testing.T) {
 		expired, err := w.Expire(t.Context(), gate.Candidate{Repository: web, Digest: pending.Digest})
 		if !expired || err != nil {
