@@ -126,6 +126,19 @@ func TestManifestThatBreaksOff(t *testing.T) {
 	}
 }
 
+// TestAnUploadNobodyCanGoOnWithIsNotKept: one that was begun and ended by the same request has no name its client knows.
+func TestAnUploadNobodyCanGoOnWithIsNotKept(t *testing.T) {
+	f := newFixture(t)
+	d := withDock(f)
+	body := io.MultiReader(strings.NewReader("some"), errReader{})
+	if w := f.sendFrom("POST", "/v2/apps/web/blobs/uploads/?digest="+oci.FromBytes([]byte("all")).String(), body, as("ci")...); w.Code != 503 {
+		t.Errorf("got %d %s, want 503", w.Code, w.Body)
+	}
+	if len(d.uploads) > 0 {
+		t.Errorf("%d uploads are kept", len(d.uploads))
+	}
+}
+
 type errReader struct{}
 
 func (errReader) Read([]byte) (int, error) { return 0, errors.New("the connection is cut") }
