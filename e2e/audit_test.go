@@ -29,7 +29,7 @@ func (s *site) recorded(t *testing.T, skip int) (all []string, lines int) {
 			t.Fatalf("line %q: %v", row, err)
 		}
 		if lines++; lines > skip && !strings.HasPrefix(l.Event, "audit.") {
-			all = append(all, strings.Join(slices.DeleteFunc([]string{l.Caller, l.Action, l.Repository, l.Result}, func(s string) bool { return s == "" }), " "))
+			all = append(all, strings.Join(slices.DeleteFunc([]string{l.Caller, l.Action, l.Repository, l.Tag, l.Digest, l.Result}, func(s string) bool { return s == "" }), " "))
 		}
 	}
 	return all, lines
@@ -53,6 +53,13 @@ func TestEveryChangeIsOnRecord(t *testing.T) {
 	s.config["audit"] = keys{"path": s.path("audit.jsonl")}
 	config := s.write(t)
 	image := s.push(t, "shop/web", shop(goodLodash))
+	signature, err := s.upstream.SignBundle("shop/web", image.Digest, s.release, ocitest.Statement{}, ocitest.Mint{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer := s.parsed(t, "shop/web", image.Digest).Layers[0].Digest
+	const empty = `{"schemaVersion":2,"manifests":[]}`
+	digestOf := func(s string) string { return oci.FromBytes([]byte(s)).String() }
 	seen := 0
 	const tag = "/v2/apps/web/manifests/1.0"
 	for _, step := range []struct {
@@ -61,27 +68,29 @@ func TestEveryChangeIsOnRecord(t *testing.T) {
 		want []string
 	}{
 		{"a push", func(p *server) { pusher{t, p, "ci"}.image(s.upstream, "shop/web", image.Digest, "apps/web", "1.0") },
-			[]string{"user:ci push apps/web allowed"}},
-		{"a signature", func(p *server) { pusher{t, p, "signer"}.signed(s, "shop/web", image.Digest, "apps/web", s.release) },
-			[]string{"user:signer sign apps/web allowed"}},
+			[]string{"user:ci push apps/web 1.0 " + image.Digest.String() + " allowed"}},
+		{"a signature", func(p *server) {
+			pusher{t, p, "signer"}.image(s.upstream, "shop/web", signature.Digest, "apps/web", "")
+		},
+			[]string{"user:signer sign apps/web " + signature.Digest.String() + " allowed"}},
 		{"a push that is refused", func(p *server) {
-			pusher{t, p, "signer"}.must(403, "PUT", tag, strings.NewReader(`{"schemaVersion":2,"manifests":[]}`), "Content-Type", oci.MediaTypeIndex)
-		}, []string{"user:signer push apps/web refused"}},
+			pusher{t, p, "signer"}.must(403, "PUT", tag, strings.NewReader(empty), "Content-Type", oci.MediaTypeIndex)
+		}, []string{"user:signer push apps/web 1.0 " + digestOf(empty) + " refused"}},
 		{"a deletion that is refused", func(p *server) { pusher{t, p, "signer"}.must(403, "DELETE", tag, nil) },
-			[]string{"user:signer delete apps/web refused"}},
+			[]string{"user:signer delete apps/web 1.0 refused"}},
 		{"credentials that do not hold", func(p *server) {
 			if r := basicAuth("ci", "wrong").ask(t, p, "GET", "/v2/", ""); r.status != 401 {
 				t.Errorf("got %d", r.status)
 			}
 		}, []string{"ci refused"}},
 		{"the deletion of a blob", func(p *server) {
-			pusher{t, p, "ci"}.must(202, "DELETE", "/v2/apps/web/blobs/"+s.parsed(t, "shop/web", image.Digest).Layers[0].Digest.String(), nil)
-		}, []string{"user:ci delete apps/web allowed"}},
+			pusher{t, p, "ci"}.must(202, "DELETE", "/v2/apps/web/blobs/"+layer.String(), nil)
+		}, []string{"user:ci delete apps/web " + layer.String() + " allowed"}},
 		{"the deletion of a tag", func(p *server) { pusher{t, p, "ci"}.must(202, "DELETE", tag, nil) },
-			[]string{"user:ci delete apps/web allowed"}},
+			[]string{"user:ci delete apps/web 1.0 allowed"}},
 		{"the deletion of a manifest", func(p *server) {
 			pusher{t, p, "ci"}.must(202, "DELETE", "/v2/apps/web/manifests/"+image.Digest.String(), nil)
-		}, []string{"user:ci delete apps/web allowed"}},
+		}, []string{"user:ci delete apps/web " + image.Digest.String() + " allowed"}},
 	} {
 		t.Run(step.law, func(t *testing.T) {
 			p := serve(t, config)
