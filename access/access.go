@@ -121,12 +121,36 @@ type Control struct {
 	robots    *file[robots]
 	keys      *file[tokenKeys]
 	guesses   *guesses
-	known     *remembered
-	noted     *noted
+	// Apart from each other, since anybody can have tokens and so push everything else out of one memory.
+	knownPasswords, knownTokens *remembered
+	noted                       *noted
 }
 
 // New returns a Control, or everything that is wrong with o, joined: what is granted, the files, the issuers. It asks no issuer yet.
 func New(o Options) (*Control, error) {
+	c := prepare(o)
+	if c.o.Audit == nil || c.o.Log == nil || o.KeyFile != "" && o.Repository == nil {
+		return nil, errors.New("access: an option is missing")
+	}
+	if err := errors.Join(errors.Join(c.read()...), errors.Join(c.openFiles()...)); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Check returns what is wrong with o as far as o alone can tell, nothing if nothing is; of o only rules, issuers, TokenTTL and Realm are
+// needed.
+func Check(o Options) []error { return prepare(o).read() }
+
+// CheckFiles returns what is wrong with the files o names, joined.
+func CheckFiles(o Options) error {
+	c := prepare(o)
+	_ = c.read() // which is for Check to tell
+	return errors.Join(c.openFiles()...)
+}
+
+// prepare returns a Control of o in which nothing has been read.
+func prepare(o Options) *Control {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -139,24 +163,21 @@ func New(o Options) (*Control, error) {
 	if o.Service == "" {
 		o.Service = defaultService
 	}
-	if o.Audit == nil || o.Log == nil || o.KeyFile != "" && o.Repository == nil {
-		return nil, errors.New("access: an option is missing")
-	}
-	c := &Control{o: o, issuers: map[string]*issuer{}, guesses: newGuesses(o.Now), known: newRemembered(o.Now), noted: newNoted(o.Now)}
-	everyone, grants, problems := parseRules(o)
+	return &Control{o: o, issuers: map[string]*issuer{}, guesses: newGuesses(o.Now), knownPasswords: newRemembered(o.Now), knownTokens: newRemembered(o.Now), noted: newNoted(o.Now)}
+}
+
+// read takes over what the options say, and returns what is wrong with it.
+func (c *Control) read() []error {
+	everyone, grants, problems := parseRules(c.o)
 	c.everyone, c.grants = everyone, grants
-	problems = append(problems, c.openFiles()...)
-	problems = append(problems, c.openIssuers()...)
-	if o.TokenTTL < MinTokenTTL || o.TokenTTL > MaxTokenTTL {
-		problems = append(problems, fmt.Errorf("access.tokens.ttl is not from %s to %s", MinTokenTTL, MaxTokenTTL))
+	problems = append(problems, c.readIssuers()...)
+	if ttl := c.o.TokenTTL; ttl < MinTokenTTL || ttl > MaxTokenTTL {
+		problems = append(problems, fmt.Errorf("access.tokens.ttl: %s is not from %s to %s", ttl, MinTokenTTL, MaxTokenTTL))
 	}
-	if o.Realm != "" && !realmPattern.MatchString(o.Realm) {
-		problems = append(problems, fmt.Errorf("access.tokens.realm: %.200q is not an http or https URL", o.Realm))
+	if c.o.Realm != "" && !realmPattern.MatchString(c.o.Realm) {
+		problems = append(problems, fmt.Errorf("access.tokens.realm: %.200q is not an http or https URL", c.o.Realm))
 	}
-	if err := errors.Join(problems...); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return problems
 }
 
 // realmPattern keeps what would end the quotes of a challenge out of it.
@@ -175,7 +196,13 @@ func (c *Control) openFiles() []error {
 	c.keys, keyErr = openFile(&file[tokenKeys]{
 		path: o.KeyFile, what: "token key file", maxBytes: maxKeyFileBytes, parse: parseTokenKeys, now: o.Now, log: o.Log, observe: o.Observe,
 	})
-	return []error{passwordErr, robotErr, keyErr}
+	problems := []error{passwordErr, robotErr, keyErr}
+	for i, configured := range o.Issuers {
+		if from := c.issuers[configured.Issuer]; from != nil {
+			problems = append(problems, at(fmt.Sprintf("access.oidc[%d]", i), from.keys.check())...)
+		}
+	}
+	return problems
 }
 
 // Reload reads every file again, changed or not. What is wrong is logged, and leaves what was in force.

@@ -321,6 +321,7 @@ func TestAllThatIsWrongWithOptionsIsSaidAtOnce(t *testing.T) {
 		o.Issuers = []access.Issuer{
 			{Issuer: "http://ci.test", Subject: "", CAFile: filepath.Join(p.dir, "none.crt")},
 			{Issuer: "https://a.test", Audience: "us", Subject: "**"}, {Issuer: "https://a.test:8443", Audience: "us", Subject: "**"},
+			{Issuer: "https://a.test", Audience: "them", Subject: "**"},
 			{Issuer: "https://b.test", Audience: "us", Subject: "*", JWKSURL: "ftp://b.test/keys", RequiredClaims: []access.Claim{{Value: "x"}}, Groups: []access.ClaimGroup{{Claim: "a", Value: "b"}}},
 		}
 	})
@@ -332,7 +333,8 @@ func TestAllThatIsWrongWithOptionsIsSaidAtOnce(t *testing.T) {
 		"access.grants[0]", "access.grants[1]", "access.grants[2]", "access.grants[3]", "access.grants[4]", "access.grants[5]: names no actions", "access.grants[5]: pattern",
 		"htpasswd: line 1", "line 2", "robots.yaml", "none.pem", "access.tokens.ttl", "access.tokens.realm",
 		"access.oidc[0]: audience", "access.oidc[0]: subject", "access.oidc[0]: issuer", "none.crt", "access.oidc[2]: issuer \"https://a.test:8443\" begins like another",
-		"access.oidc[3]: jwks_url", "access.oidc[3]: required_claims", "access.oidc[3]: groups",
+		"access.oidc[3]: issuer \"https://a.test\" is there twice",
+		"access.oidc[4]: jwks_url", "access.oidc[4]: required_claims", "access.oidc[4]: groups",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in:\n%v", want, err)

@@ -38,12 +38,12 @@ func (c *Control) rights(caller *Caller, name string) actionSet {
 	return may
 }
 
-// left returns what the token caller holds leaves of rights to the repository called name.
-func (caller *Caller) left(rights actionSet, name string) actionSet {
-	if caller.narrow == nil {
+// left returns what the token c holds leaves of rights to the repository called name.
+func (c *Caller) left(rights actionSet, name string) actionSet {
+	if c.narrow == nil {
 		return rights
 	}
-	return rights & caller.narrow.granted[name].with()
+	return rights & c.narrow.granted[name].with()
 }
 
 // May reports whether caller may do action to repo now. It goes by today's grants, puts nothing on record, and is for choosing what

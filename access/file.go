@@ -58,10 +58,8 @@ func (f *file[T]) get(ctx context.Context) *T {
 		return nil
 	}
 	now := f.now().UnixNano()
-	if last := f.looked.Load(); time.Duration(now-last) < lookEvery && now >= last {
-		return f.current.Load()
-	}
-	if f.looked.Swap(now) != now { // of several at one instant, one looks
+	last := f.looked.Load()
+	if recent := time.Duration(now-last) < lookEvery && now >= last; !recent && f.looked.CompareAndSwap(last, now) { // of several, one looks
 		f.again(ctx, false)
 	}
 	return f.current.Load()

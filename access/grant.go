@@ -93,10 +93,8 @@ func parseWho(s string, issuers []string) (who, error) {
 	return w, err
 }
 
-// parseRule reads a rule. Everything wrong with it is one error.
-func parseRule(r Rule) (rule, error) {
-	var parsed rule
-	var problems []error
+// parseRule reads a rule, and returns what is wrong with it; some of that may be nil.
+func parseRule(r Rule) (parsed rule, problems []error) {
 	for _, s := range r.Repositories {
 		p, err := oci.ParseFullPattern(s)
 		problems = append(problems, err)
@@ -114,7 +112,7 @@ func parseRule(r Rule) (rule, error) {
 		problems = append(problems, errors.New("names no actions"))
 	}
 	parsed.gives = parsed.gives.with()
-	return parsed, errors.Join(problems...)
+	return parsed, problems
 }
 
 // on returns what the rule gives on the repository called name.
@@ -128,8 +126,8 @@ func (r rule) on(name string) actionSet {
 // parseRules reads everything that is granted.
 func parseRules(o Options) (everyone []rule, grants []grant, problems []error) {
 	for i, a := range o.Anonymous {
-		r, err := parseRule(a)
-		problems = append(problems, lines(fmt.Sprintf("access.anonymous[%d]", i), err)...)
+		r, wrong := parseRule(a)
+		problems = append(problems, at(fmt.Sprintf("access.anonymous[%d]", i), wrong)...)
 		everyone = append(everyone, r)
 	}
 	var issuers []string
@@ -138,25 +136,20 @@ func parseRules(o Options) (everyone []rule, grants []grant, problems []error) {
 	}
 	for i, g := range o.Grants {
 		w, whoErr := parseWho(g.Who, issuers)
-		r, err := parseRule(g.Rule)
-		problems = append(problems, lines(fmt.Sprintf("access.grants[%d]", i), errors.Join(whoErr, err))...)
+		r, wrong := parseRule(g.Rule)
+		problems = append(problems, at(fmt.Sprintf("access.grants[%d]", i), append(wrong, whoErr))...)
 		grants = append(grants, grant{w, r})
 	}
 	return everyone, grants, problems
 }
 
-// lines returns the errors that err joins, each with where it is about in front.
-func lines(where string, err error) []error {
-	if err == nil {
-		return nil
-	}
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return []error{fmt.Errorf("%s: %w", where, err)}
-	}
+// at returns the problems there are, each with where it is in front.
+func at(where string, problems []error) []error {
 	var all []error
-	for _, e := range joined.Unwrap() {
-		all = append(all, lines(where, e)...)
+	for _, err := range problems {
+		if err != nil {
+			all = append(all, fmt.Errorf("%s: %w", where, err))
+		}
 	}
 	return all
 }

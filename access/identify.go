@@ -122,8 +122,8 @@ func parseAuthorization(header string) (shown, error) {
 // checkBearer returns the caller a token is about: one of ours, or of the issuer it says it is of.
 func (c *Control) checkBearer(ctx context.Context, token string) (Caller, error) {
 	now := c.accounts(ctx)
-	key := c.known.mark("token", token)
-	caller, ok := c.known.find(key, func(by any) bool {
+	key := c.knownTokens.mark("token", token)
+	caller, ok := c.knownTokens.find(key, func(by any) bool {
 		_, isIssuer := by.(*issuer) // of those there are always the same
 		return isIssuer || by == now
 	})
@@ -147,7 +147,7 @@ func (c *Control) checkBearer(ctx context.Context, token string) (Caller, error)
 func (c *Control) remember(k mark, by any) func(Caller, error) (Caller, error) {
 	return func(caller Caller, err error) (Caller, error) {
 		if err == nil {
-			c.known.put(k, caller, by)
+			c.knownTokens.put(k, caller, by)
 		}
 		return caller, err
 	}

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -76,30 +77,33 @@ type claimGlob struct {
 	group string
 }
 
-// openIssuers checks the issuers and returns what is wrong with them.
-func (c *Control) openIssuers() []error {
+// readIssuers takes over the issuers and returns what is wrong with them.
+func (c *Control) readIssuers() []error {
 	var problems []error
 	for i, configured := range c.o.Issuers {
 		where := fmt.Sprintf("access.oidc[%d]", i)
-		opened, err := c.openIssuer(configured)
-		problems = append(problems, lines(where, err)...)
+		read, wrong := c.readIssuer(configured)
+		problems = append(problems, at(where, wrong)...)
+		if c.issuers[configured.Issuer] != nil {
+			problems = append(problems, fmt.Errorf("%s: issuer %q is there twice", where, configured.Issuer))
+		}
 		for other := range c.issuers {
 			// The callers of one could otherwise have the names of the other's.
-			if configured.Issuer != "" && (strings.HasPrefix(other+":", configured.Issuer+":") || strings.HasPrefix(configured.Issuer+":", other+":")) {
+			if configured.Issuer != other && configured.Issuer != "" && (strings.HasPrefix(other+":", configured.Issuer+":") || strings.HasPrefix(configured.Issuer+":", other+":")) {
 				problems = append(problems, fmt.Errorf("%s: issuer %q begins like another, %q", where, configured.Issuer, other))
 			}
 		}
 		if configured.Issuer == c.o.Service {
 			problems = append(problems, fmt.Errorf("%s: %q is the name of this service", where, configured.Issuer))
 		}
-		c.issuers[configured.Issuer] = opened
+		c.issuers[configured.Issuer] = read
 	}
 	return problems
 }
 
-func (c *Control) openIssuer(configured Issuer) (*issuer, error) {
-	opened := &issuer{Issuer: configured}
-	var problems []error
+// readIssuer takes over an issuer and returns what is wrong with it; some of that may be nil.
+func (c *Control) readIssuer(configured Issuer) (read *issuer, problems []error) {
+	read = &issuer{Issuer: configured}
 	problem := func(err error) { problems = append(problems, err) }
 	for name, link := range map[string]string{"issuer": configured.Issuer, "discovery_url": configured.DiscoveryURL, "jwks_url": configured.JWKSURL} {
 		if link != "" || name == "issuer" {
@@ -110,7 +114,7 @@ func (c *Control) openIssuer(configured Issuer) (*issuer, error) {
 		problem(errors.New("audience is missing: tokens meant for others would count here"))
 	}
 	var err error
-	if opened.subject, err = parseGlob(configured.Subject); err != nil {
+	if read.subject, err = parseGlob(configured.Subject); err != nil {
 		problem(fmt.Errorf("subject: %w", err))
 	}
 	for _, required := range configured.RequiredClaims {
@@ -118,18 +122,17 @@ func (c *Control) openIssuer(configured Issuer) (*issuer, error) {
 		if err != nil || required.Claim == "" {
 			problem(fmt.Errorf("required_claims: claim %q, value %q: %w", required.Claim, required.Value, errors.Join(err, needed(required.Claim))))
 		}
-		opened.required = append(opened.required, claimGlob{claim: required.Claim, value: value})
+		read.required = append(read.required, claimGlob{claim: required.Claim, value: value})
 	}
 	for _, g := range configured.Groups {
 		value, err := parseGlob(g.Value)
 		if err != nil || g.Claim == "" || g.Group == "" {
 			problem(fmt.Errorf("groups: claim %q, value %q, group %q: %w", g.Claim, g.Value, g.Group, errors.Join(err, needed(g.Claim), needed(g.Group))))
 		}
-		opened.groups = append(opened.groups, claimGlob{g.Claim, value, g.Group})
+		read.groups = append(read.groups, claimGlob{g.Claim, value, g.Group})
 	}
-	opened.keys = newIssuerKeys(configured, c.o.Now, c.o.Log)
-	problem(opened.keys.check())
-	return opened, errors.Join(problems...)
+	read.keys = newIssuerKeys(configured, c.o.Now, c.o.Log)
+	return read, problems
 }
 
 func needed(s string) error {
@@ -168,8 +171,11 @@ func (c *Control) checkIssued(ctx context.Context, from *issuer, token string) (
 	if err != nil {
 		return Caller{}, bad("%v", err)
 	}
-	var claims map[string]any
-	if err := checked.Claims(&claims); err != nil {
+	if !c.o.Now().Before(checked.Expiry) { // the end is no part of a token's time here
+		return Caller{}, bad("the token has expired")
+	}
+	claims, err := readClaims(checked)
+	if err != nil {
 		return Caller{}, bad("claims: %v", err)
 	}
 	caller, err := from.caller(checked.Subject, claims)
@@ -178,6 +184,19 @@ func (c *Control) checkIssued(ctx context.Context, from *issuer, token string) (
 	}
 	caller.until = checked.Expiry
 	return caller, nil
+}
+
+// readClaims returns what a token says, numbers as they are written.
+func readClaims(token *oidc.IDToken) (map[string]any, error) {
+	var raw json.RawMessage
+	if err := token.Claims(&raw); err != nil {
+		return nil, err
+	}
+	var claims map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	err := decoder.Decode(&claims)
+	return claims, err
 }
 
 // caller returns who the claims of a token that was checked are about.
@@ -216,7 +235,7 @@ func values(claim any) []string {
 	switch v := claim.(type) {
 	case string:
 		return []string{v}
-	case bool, float64, json.Number:
+	case bool, json.Number:
 		return []string{fmt.Sprint(v)}
 	case []any:
 		var all []string

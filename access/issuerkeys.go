@@ -57,14 +57,14 @@ func newIssuerKeys(of Issuer, now func() time.Time, log *slog.Logger) *issuerKey
 	return &issuerKeys{of: of, now: now, log: log}
 }
 
-// check returns what is wrong with the files.
-func (k *issuerKeys) check() error {
+// check returns what is wrong with the files; some of that may be nil.
+func (k *issuerKeys) check() []error {
 	_, err := k.client()
-	if k.of.TokenFile != "" {
-		_, tokenErr := k.bearer()
-		err = errors.Join(err, tokenErr)
+	if k.of.TokenFile == "" {
+		return []error{err}
 	}
-	return err
+	_, tokenErr := k.bearer()
+	return []error{err, tokenErr}
 }
 
 // checking is the check of one token. It implements oidc.KeySet.

@@ -134,8 +134,8 @@ func (c *Control) checkPassword(ctx context.Context, user, password string, from
 	if p == nil {
 		return Caller{}, bad("there are no users")
 	}
-	key := c.known.mark("password", user, password)
-	if caller, ok := c.known.find(key, func(by any) bool { return by == p }); ok {
+	key := c.knownPasswords.mark("password", user, password)
+	if caller, ok := c.knownPasswords.find(key, func(by any) bool { return by == p }); ok {
 		return caller, nil
 	}
 	// By place too: what one client is told to wait for is no answer to another.
@@ -143,7 +143,7 @@ func (c *Control) checkPassword(ctx context.Context, user, password string, from
 	ch := p.asking.DoChan(string(key[:])+place.String(), func() (any, error) {
 		caller, err := c.comparePassword(p, user, password, place)
 		if err == nil {
-			c.known.put(key, caller, p)
+			c.knownPasswords.put(key, caller, p)
 		}
 		return caller, err
 	})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/oci"
@@ -42,7 +43,11 @@ func (r *Repositories) Admitted(ctx context.Context, v gate.Verdict) error {
 		if !news {
 			return nil
 		}
-		return r.recordTags(ctx, rp, Event{By: itself, Kind: Admitted, Descriptor: oci.Descriptor{Digest: c.Digest}}, tags)
+		err := r.recordTags(ctx, rp, Event{By: itself, Kind: Admitted, Descriptor: oci.Descriptor{Digest: c.Digest}}, tags)
+		if err == nil && r.o.Served != nil {
+			r.o.Served(c)
+		}
+		return err
 	})
 }
 
@@ -60,6 +65,43 @@ func (r *Repositories) recordTags(ctx context.Context, rp *repository, e Event, 
 	return nil
 }
 
+// pendingGrace is how much longer than a rule's Pending something is still said to be pending: long enough for whoever looks every hour
+// to see it once more when its time is over, and have it dropped.
+const pendingGrace = 2 * time.Hour
+
+// Unserved returns what was pushed lately and was not admitted, or is not served by all of its tags, newest first: what somebody who was
+// ended before could have it judged has left behind.
+func (r *Repositories) Unserved(ctx context.Context) ([]gate.Candidate, error) {
+	repos, err := r.Repositories(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []gate.Candidate
+	for _, repo := range repos {
+		rule, err := r.rule(repo)
+		if err != nil {
+			continue // no rule hosts it any more
+		}
+		since := r.o.Now().Add(-rule.Pending - pendingGrace)
+		found, _, err := ask(ctx, r, repo, func(s *state) ([]gate.Candidate, bool) { return s.unservedSince(repo, since), true })
+		if err != nil {
+			return nil, fmt.Errorf("looking for what is pending in %s: %w", repo, err)
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+func (s *state) unservedSince(repo oci.Repository, since time.Time) []gate.Candidate {
+	var found []gate.Candidate
+	for _, m := range slices.SortedFunc(maps.Values(s.manifests), func(a, b *manifest) int { return cmp.Compare(b.order, a.order) }) {
+		if m.pushedAt.After(since) && (!m.admitted || len(s.unserved(m)) > 0) {
+			found = append(found, gate.Candidate{Repository: repo, Digest: m.desc.Digest})
+		}
+	}
+	return found
+}
+
 // maxForwards bounds what one listing of what has yet to be forwarded returns; the rest comes with the next.
 const maxForwards = 1000
 
@@ -72,6 +114,8 @@ type Forward struct {
 	Tags []string
 	// Revision is what [Repositories.Attachments] was when it was listed.
 	Revision string
+	// AdmittedAt is when it was first admitted, UTC.
+	AdmittedAt time.Time
 }
 
 // Unforwarded returns what was admitted and has not been forwarded since: manifests, tags that came to serve them, and what came to
@@ -111,7 +155,7 @@ func (s *state) unforwarded(repo oci.Repository, to string) []Forward {
 		missing := slices.ContainsFunc(tags, func(name string) bool { return !m.forwarded[name] })
 		if m.forwarded == nil || missing || m.forwardedAt != revision {
 			c := gate.Candidate{Repository: repo, Digest: m.desc.Digest}
-			found = append(found, Forward{Candidate: c, To: to, Tags: tags, Revision: revision})
+			found = append(found, Forward{Candidate: c, To: to, Tags: tags, Revision: revision, AdmittedAt: m.admittedAt})
 		}
 	}
 	return found

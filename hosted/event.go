@@ -65,10 +65,11 @@ type Journal interface {
 	// Append records e under a name of its own, after those of all events this process has seen, and returns the name. When it returns
 	// nil, a restart does not lose e, and whoever asks later is told; when it fails, e may have been recorded or not.
 	Append(ctx context.Context, repo oci.Repository, e Event) (name string, err error)
-	// Events returns the events of repo whose names are not known, in the order of their names. What another process appended may come
-	// later than younger events. A record that is not believed comes with the zero Event, so that it need not be read again. known is
-	// called by one goroutine.
-	Events(ctx context.Context, repo oci.Repository, known func(name string) bool) ([]Recorded, error)
+	// Events returns the events of repo whose names are not known, in the order of their names: those recorded since then, by processes
+	// whose clocks are wrong by less than a day, or all for the zero time; earlier ones may be among them. What another process appended
+	// may come later than younger events. A record that is not believed comes with the zero Event, so that it need not be read again.
+	// known is called by one goroutine.
+	Events(ctx context.Context, repo oci.Repository, since time.Time, known func(name string) bool) ([]Recorded, error)
 	// Repositories returns the repositories that have events, sorted by name.
 	Repositories(ctx context.Context) ([]oci.Repository, error)
 }

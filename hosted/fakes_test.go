@@ -104,16 +104,16 @@ func (r *replica) Append(_ context.Context, repo oci.Repository, e Event) (strin
 	})
 }
 
-func (r *replica) Events(_ context.Context, repo oci.Repository, known func(string) bool) ([]Recorded, error) {
+func (r *replica) Events(_ context.Context, repo oci.Repository, since time.Time, known func(string) bool) ([]Recorded, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.calls["Events"]++
 	var events []Recorded
 	for name, e := range r.events[repo] {
-		if !known(name) {
+		var stamp int64
+		_, _ = fmt.Sscanf(name, "%d-", &stamp)
+		if !known(name) && (since.IsZero() || stamp > since.Add(-24*time.Hour).UnixNano()) {
 			events = append(events, Recorded{name, e})
-			var stamp int64
-			_, _ = fmt.Sscanf(name, "%d-", &stamp)
 			r.last = max(r.last, stamp)
 		}
 	}
@@ -243,7 +243,7 @@ func rule(t testing.TB, tags TagRule, patterns ...string) Rule {
 	return r
 }
 
-// document is a manifest being written by a test.
+// wire is JSON being written by a test.
 type wire map[string]any
 
 func contentOf(t testing.TB, mediaType string, fields wire) oci.Content {

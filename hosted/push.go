@@ -15,7 +15,7 @@ const itself = "tidewaiter"
 // referrers. Real ones have some hundred bytes.
 const maxAnnotationBytes = 64 << 10
 
-// Reference names a manifest in a repository by tag or by digest: exactly one of them is set.
+// Reference names a manifest in a repository by tag or by digest. With both, the digest must be right and the tag is moved to it.
 type Reference struct {
 	Tag    string
 	Digest oci.Digest
@@ -45,7 +45,7 @@ func (r *Repositories) Put(ctx context.Context, repo oci.Repository, ref Referen
 	if ref.Digest != "" && ref.Digest != content.Digest {
 		return Stored{}, refuse(oci.CodeDigestInvalid, "the manifest has the digest %s, not %s", content.Digest, ref.Digest)
 	}
-	if ref.Digest == "" && !oci.ValidTag(ref.Tag) {
+	if (ref.Tag != "" || ref.Digest == "") && !oci.ValidTag(ref.Tag) {
 		return Stored{}, oci.ErrTagInvalid
 	}
 	m, err := oci.ParseManifest(content.MediaType, content.Raw)

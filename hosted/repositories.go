@@ -57,6 +57,8 @@ type Options struct {
 	Log     *slog.Logger
 	// Judge is told, about a second after something that bears on it was pushed, that a candidate should be judged. It must not block.
 	Judge func(gate.Candidate)
+	// Served is told whenever a candidate, or a tag of it, came to be served. It must not block; nil for nobody.
+	Served func(gate.Candidate)
 }
 
 // Repositories are the repositories hosted here. It is safe for concurrent use, also beside others over the same journal and bytes.

@@ -153,13 +153,16 @@ func (r *Repositories) refresh(ctx context.Context, rp *repository, listings uin
 	}
 	defer func() { <-rp.listing }()
 	rp.mu.RLock()
-	completed := rp.listings
+	completed, since := rp.listings, rp.listedAt
 	rp.mu.RUnlock()
 	if completed >= listings+2 { // the first of the two may have been under way
 		return nil
 	}
 	began := r.o.Now()
-	events, err := r.o.Journal.Events(ctx, rp.name, func(name string) bool {
+	if began.Before(since) { // the clock was set back: it may have been far ahead
+		since = time.Time{}
+	}
+	events, err := r.o.Journal.Events(ctx, rp.name, since, func(name string) bool {
 		rp.mu.RLock()
 		defer rp.mu.RUnlock()
 		return rp.known[name]

@@ -42,8 +42,10 @@ type manifest struct {
 	pushedAt time.Time
 	// tags are those that stand for it.
 	tags map[string]bool
-	// admitted says that it was, ever; forwarded, with which of its tags, and forwardedAt, with what hanging on it.
+	// admitted says that it was, ever, and admittedAt when first; forwarded, with which of its tags, and forwardedAt, with what hanging on
+	// it.
 	admitted    bool
+	admittedAt  time.Time
 	forwarded   map[string]bool
 	forwardedAt string
 }
@@ -90,6 +92,9 @@ func (s *state) apply(e Event) {
 		s.push(e)
 	case Admitted:
 		if m != nil {
+			if !m.admitted {
+				m.admittedAt = e.At
+			}
 			s.admit(m, e.Tags)
 		}
 	case Forwarded:

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/tidewaiter/tidewaiter/hosted"
 	"github.com/tidewaiter/tidewaiter/oci"
@@ -48,51 +49,78 @@ func (j Journal) append(ctx context.Context, repo oci.Repository, e hosted.Event
 	if err != nil {
 		return "", err
 	}
-	name = recordName(j.l.stamp(), plain)
-	return name, j.l.write(ctx, path.Join(dir, name), plain, j.l.limits.event)
+	stamp := j.l.stamp()
+	name = recordName(stamp, plain)
+	return name, j.l.write(ctx, path.Join(dir, dayName(stamp), name), plain, j.l.limits.event)
 }
 
 // Events implements hosted.Journal.
-func (j Journal) Events(ctx context.Context, repo oci.Repository, known func(name string) bool) ([]hosted.Recorded, error) {
-	events, err := j.events(ctx, repo, known)
+func (j Journal) Events(ctx context.Context, repo oci.Repository, since time.Time, known func(name string) bool) ([]hosted.Recorded, error) {
+	events, err := j.events(ctx, repo, since, known)
 	if err != nil {
 		return nil, fmt.Errorf("looking up what happened in %s: %w", repo, err)
 	}
 	return events, nil
 }
 
-func (j Journal) events(ctx context.Context, repo oci.Repository, known func(name string) bool) ([]hosted.Recorded, error) {
+func (j Journal) events(ctx context.Context, repo oci.Repository, since time.Time, known func(name string) bool) ([]hosted.Recorded, error) {
 	dir, err := eventsPath(repo)
 	if err != nil {
 		return nil, err
 	}
-	names, err := j.l.names(ctx, dir)
+	paths, err := j.paths(ctx, dir, since)
 	if err != nil {
 		return nil, err
 	}
 	var mu sync.Mutex
 	var events []hosted.Recorded // guarded by mu
-	err = readAll(ctx, slices.DeleteFunc(names, known), func(ctx context.Context, name string) error {
-		e, err := j.event(ctx, repo, dir, name)
+	unknown := slices.DeleteFunc(paths, func(p string) bool { return known(path.Base(p)) })
+	err = readAll(ctx, unknown, func(ctx context.Context, p string) error {
+		e, err := j.event(ctx, repo, p)
 		if isAbsent(err) { // gone since it was listed
 			return nil
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		events = append(events, hosted.Recorded{Name: name, Event: e})
+		events = append(events, hosted.Recorded{Name: path.Base(p), Event: e})
 		return err
 	})
 	slices.SortFunc(events, func(a, b hosted.Recorded) int { return cmp.Compare(a.Name, b.Name) })
 	return events, err
 }
 
-// event returns the event recorded under name in dir; the zero Event when it is not believed.
-func (j Journal) event(ctx context.Context, repo oci.Repository, dir, name string) (hosted.Event, error) {
-	stamp, ok := parseName(name)
+// paths lists the records below dir of the day before since, and later; all for the zero time.
+func (j Journal) paths(ctx context.Context, dir string, since time.Time) ([]string, error) {
+	days, err := j.l.names(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	first := ""
+	if !since.IsZero() {
+		first = dayName(since.Add(-24 * time.Hour).UnixNano())
+	}
+	days = slices.DeleteFunc(days, func(day string) bool { return !isDayName(day) || day < first })
+	var mu sync.Mutex
+	var paths []string // guarded by mu
+	err = readAll(ctx, days, func(ctx context.Context, day string) error {
+		names, err := j.l.names(ctx, path.Join(dir, day))
+		mu.Lock()
+		defer mu.Unlock()
+		for _, name := range names {
+			paths = append(paths, path.Join(dir, day, name))
+		}
+		return err
+	})
+	return paths, err
+}
+
+// event returns the event recorded at p; the zero Event when it is not believed.
+func (j Journal) event(ctx context.Context, repo oci.Repository, p string) (hosted.Event, error) {
+	stamp, ok := parseName(path.Base(p))
 	var e hosted.Event
 	err := errBroken
 	if ok {
-		e, err = read[hosted.Event](ctx, j.l, path.Join(dir, name), j.l.limits.event)
+		e, err = read[hosted.Event](ctx, j.l, p, j.l.limits.event)
 	}
 	if wrong := e.Check(); err == nil && wrong != nil {
 		err = fmt.Errorf("%w: %v", errBroken, wrong)
@@ -105,7 +133,7 @@ func (j Journal) event(ctx context.Context, repo oci.Repository, dir, name strin
 		return hosted.Event{}, err
 	}
 	j.l.brokenEvents.Add(1)
-	j.l.log.WarnContext(ctx, "a recorded event is not believed", "repo", repo.String(), "record", name, "err", err)
+	j.l.log.WarnContext(ctx, "a recorded event is not believed", "repo", repo.String(), "record", path.Base(p), "err", err)
 	return hosted.Event{}, nil
 }
 

@@ -47,7 +47,7 @@ func unknown(string) bool { return false }
 // wantEvents compares all events of repo, in order.
 func wantEvents(t testing.TB, l *Ledger, repo oci.Repository, want ...hosted.Event) {
 	t.Helper()
-	recorded, err := l.Journal().Events(t.Context(), repo, unknown)
+	recorded, err := l.Journal().Events(t.Context(), repo, time.Time{}, unknown)
 	if err != nil {
 		t.Errorf("Events of %s: %v", repo, err)
 	}
@@ -81,11 +81,11 @@ func TestTheJournalKeepsEventsInOrder(t *testing.T) {
 	wantEvents(t, l, web, want...)
 	wantEvents(t, openLedger(t, s, c), web, want...)
 	t.Run("and gives those that are not known", func(t *testing.T) {
-		all, err := l.Journal().Events(t.Context(), web, unknown)
+		all, err := l.Journal().Events(t.Context(), web, time.Time{}, unknown)
 		if err != nil {
 			t.Fatal(err)
 		}
-		some, err := l.Journal().Events(t.Context(), web, func(name string) bool { return name != all[3].Name && name != all[7].Name })
+		some, err := l.Journal().Events(t.Context(), web, time.Time{}, func(name string) bool { return name != all[3].Name && name != all[7].Name })
 		if diff := cmp.Diff(some, []hosted.Recorded{all[3], all[7]}); diff != "" || err != nil {
 			t.Errorf("Events: %v (-got +want):\n%s", err, diff)
 		}
@@ -98,6 +98,43 @@ func TestTheJournalKeepsEventsInOrder(t *testing.T) {
 		appendEvents(t, other, web, last)
 		wantEvents(t, l, web, append(slices.Clone(want), last)...)
 	})
+}
+
+// TestWhatIsOldIsNotListedAgain records on ten days and asks for what is new.
+func TestWhatIsOldIsNotListedAgain(t *testing.T) {
+	s, c := inMemory(), &clock{}
+	l := openLedger(t, s, c)
+	var all []hosted.Event
+	for i := range 10 {
+		all = append(all, pushed(fmt.Sprint(i), ""))
+		appendEvents(t, l, web, all[i])
+		c.pass(24 * time.Hour)
+	}
+	for _, tt := range []struct {
+		name      string
+		since     time.Time
+		want      []hosted.Event
+		wantLists int
+	}{
+		{"all", time.Time{}, all, 11},
+		{"of the last days", epoch.Add(8 * 24 * time.Hour), all[7:], 4},
+		{"of an hour after midnight", epoch.Add(8*24*time.Hour - 11*time.Hour), all[7:], 4},
+		{"of the future", epoch.Add(20 * 24 * time.Hour), nil, 1},
+		{"from before there were days", time.Unix(0, 0), all, 11},
+	} {
+		s.called()
+		recorded, err := l.Journal().Events(t.Context(), web, tt.since, unknown)
+		var got []hosted.Event
+		for _, r := range recorded {
+			got = append(got, r.Event)
+		}
+		if diff := cmp.Diff(got, tt.want); diff != "" || err != nil {
+			t.Errorf("%s: %v (-got +want):\n%s", tt.name, err, diff)
+		}
+		if lists := s.called()["List"]; lists != tt.wantLists {
+			t.Errorf("%s: got %d listings, want %d", tt.name, lists, tt.wantLists)
+		}
+	}
 }
 
 func TestRepositoriesWhoseNamesBeginAlikeShareNoEvents(t *testing.T) {
@@ -134,7 +171,7 @@ func TestTheJournalIsOfHostedRepositories(t *testing.T) {
 		if _, err := j.Append(t.Context(), repo, pushed("a", "")); !errors.Is(err, oci.ErrNameInvalid) {
 			t.Errorf("Append in %q: got %v, want oci.ErrNameInvalid", repo, err)
 		}
-		if _, err := j.Events(t.Context(), repo, unknown); !errors.Is(err, oci.ErrNameInvalid) {
+		if _, err := j.Events(t.Context(), repo, time.Time{}, unknown); !errors.Is(err, oci.ErrNameInvalid) {
 			t.Errorf("Events of %q: got %v, want oci.ErrNameInvalid", repo, err)
 		}
 	}
@@ -178,9 +215,12 @@ func TestAnEventThatIsNotOursIsNotBelieved(t *testing.T) {
 		"renamed, to look newer": func(t *testing.T, s *storage, dir, at string) {
 			move(t, s, at, path.Join(dir, recordName(epoch.UnixNano()+int64(time.Hour), nil)))
 		},
+		"moved to another day": func(t *testing.T, s *storage, dir, at string) {
+			move(t, s, at, path.Join(path.Dir(dir), dayName(1), path.Base(at)))
+		},
 		"under a name that is none": func(t *testing.T, s *storage, dir, at string) { move(t, s, at, path.Join(dir, "newest")) },
 		"moved from another repository": func(t *testing.T, s *storage, dir, at string) {
-			from := dirOf(t, apps)
+			from := path.Join(dirOf(t, apps), dayName(epoch.UnixNano()))
 			paths, err := s.StorageDriver.List(t.Context(), from)
 			if err != nil {
 				t.Fatal(err)
@@ -206,7 +246,7 @@ func TestAnEventThatIsNotOursIsNotBelieved(t *testing.T) {
 			before := openLedger(t, s, &clock{})
 			appendEvents(t, before, web, pushed("a", "one"), pushed("b", "two"))
 			appendEvents(t, before, apps, pushed("c", "three"))
-			dir := dirOf(t, web)
+			dir := path.Join(dirOf(t, web), dayName(epoch.UnixNano()))
 			paths, err := s.StorageDriver.List(t.Context(), dir)
 			if err != nil {
 				t.Fatal(err)
@@ -214,7 +254,7 @@ func TestAnEventThatIsNotOursIsNotBelieved(t *testing.T) {
 			slices.Sort(paths)
 			spoil(t, s, dir, paths[0])
 			l := openLedger(t, s, &clock{})
-			recorded, err := l.Journal().Events(t.Context(), web, unknown)
+			recorded, err := l.Journal().Events(t.Context(), web, time.Time{}, unknown)
 			if err != nil || len(recorded) != 2 {
 				t.Fatalf("Events: got %d, %v, want 2", len(recorded), err)
 			}
@@ -242,7 +282,7 @@ func TestWhatTheJournalCannotReadIsAFailure(t *testing.T) {
 	appendEvents(t, l, web, pushed("a", ""), pushed("b", ""))
 	for _, method := range []string{"List", "Reader"} {
 		s.failing(method, errDisk)
-		if _, err := l.Journal().Events(t.Context(), web, unknown); !errors.Is(err, errDisk) {
+		if _, err := l.Journal().Events(t.Context(), web, time.Time{}, unknown); !errors.Is(err, errDisk) {
 			t.Errorf("Events, %s failing: got %v, want errDisk", method, err)
 		}
 		s.failing(method, nil)
@@ -259,7 +299,7 @@ func TestWhatTheJournalCannotReadIsAFailure(t *testing.T) {
 	t.Run("and one that is given up is too", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		s.before["Reader"] = func(context.Context) { cancel() }
-		if _, err := l.Journal().Events(ctx, web, unknown); !errors.Is(err, context.Canceled) {
+		if _, err := l.Journal().Events(ctx, web, time.Time{}, unknown); !errors.Is(err, context.Canceled) {
 			t.Errorf("Events: got %v, want context.Canceled", err)
 		}
 	})
@@ -281,7 +321,7 @@ func TestManyAppendAtOnce(t *testing.T) {
 	}
 	writers.Wait()
 	for _, repo := range []oci.Repository{web, apps} {
-		events, err := ledgers[0].Journal().Events(t.Context(), repo, unknown)
+		events, err := ledgers[0].Journal().Events(t.Context(), repo, time.Time{}, unknown)
 		if want := each * len(ledgers); len(events) != want || err != nil {
 			t.Errorf("Events: got %d, %v, want %d", len(events), err, want)
 		}

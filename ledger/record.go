@@ -13,6 +13,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 
@@ -26,7 +27,8 @@ const root = "/tidewaiter/ledger"
 // verdictsDir ends the path of a repository's verdicts. No component of a repository name starts with '_', so it cannot be one.
 const verdictsDir = "_v"
 
-// eventsDir does the same for the events of a hosted repository, so that one within another repository's name never collides with it.
+// eventsDir does the same for the events of a hosted repository. In it there is a directory for each day, so that what is new is found
+// without listing what is old.
 const eventsDir = "_e"
 
 // errBroken says that a record is not one we wrote for that name, or not in a form this version writes.
@@ -87,6 +89,19 @@ func eventsPath(repo oci.Repository) (string, error) {
 		return "", fmt.Errorf("repository %.100q is not hosted here: %w", repo.String(), oci.ErrNameInvalid)
 	}
 	return path.Join(eventsRoot, repo.Path, eventsDir), nil
+}
+
+// dayDigits hold every day of a stamp.
+const dayDigits = 6
+
+// dayName returns the name of the directory for events with this stamp. It sorts by time.
+func dayName(stamp int64) string {
+	return fmt.Sprintf("%0*d", dayDigits, max(stamp, 0)/int64(24*time.Hour))
+}
+
+// isDayName reports whether name may be such a name.
+func isDayName(name string) bool {
+	return len(name) == dayDigits && strings.Trim(name, "0123456789") == ""
 }
 
 // stampDigits hold every positive int64.

@@ -84,8 +84,8 @@ func linkNext(w *answer, q oci.Request, n int, last string) {
 	w.Header().Set("Link", "<"+q.URLPath()+"?"+q.RawQuery()+`>; rel="next"`)
 }
 
-// serveReferrers answers end-12a and end-12b. That there are none, or that the upstream does not know the question, is an empty
-// index and never a 404, which would send clients to the older way of naming signatures by tags.
+// serveReferrers answers end-12a and end-12b, with what the upstream lists in every place where it or its clients keep such a list.
+// That there are none is an empty index and never a 404, which would send clients to the older way of naming signatures by tags.
 func (p *Proxy) serveReferrers(x *exchange, r *http.Request, q oci.Request) error {
 	found, err := p.o.Referrers.Referrers(r.Context(), x.repo, q.Digest)
 	if err != nil && !oci.IsMissing(err) {

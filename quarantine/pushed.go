@@ -10,12 +10,17 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/oci"
 )
 
 // isHosted reports whether nobody but those who push to us can have what repo has.
 func isHosted(repo oci.Repository) bool { return repo.Upstream == "" }
+
+// maxAtOnce bounds how many blobs of one manifest are looked for, or claimed, at a time. Each is a few requests to the storage.
+const maxAtOnce = 8
 
 // PutManifest stores the manifest of c, which was pushed, if all the blobs it refers to are in c's repository, and claims them for it.
 // Dying between leaves blobs that stay although nothing refers to them, until the manifest is pushed again.
@@ -34,10 +39,13 @@ func (q *Quarantine) PutManifest(ctx context.Context, c gate.Candidate, content 
 	if err := q.checkBlobs(ctx, c.Repository, m); err != nil {
 		return err
 	}
-	for _, desc := range m.Blobs() {
-		if err := q.store.claim(ctx, c, desc.Digest); err != nil {
-			return fmt.Errorf("claiming %s for %s: %w", desc.Digest, c, err)
-		}
+	var claiming errgroup.Group
+	claiming.SetLimit(maxAtOnce)
+	for _, desc := range pushedBlobs(m) {
+		claiming.Go(func() error { return q.store.claim(ctx, c, desc.Digest) })
+	}
+	if err := claiming.Wait(); err != nil {
+		return fmt.Errorf("claiming the blobs of %s: %w", c, err)
 	}
 	if err := q.store.putManifest(ctx, c, content); err != nil {
 		return fmt.Errorf("storing manifest %s: %w", c, err)
@@ -47,16 +55,24 @@ func (q *Quarantine) PutManifest(ctx context.Context, c gate.Candidate, content 
 
 // checkBlobs sees whether repo has what m refers to, as large as m says.
 func (q *Quarantine) checkBlobs(ctx context.Context, repo oci.Repository, m oci.Manifest) error {
+	blobs := pushedBlobs(m)
+	sizes := make([]int64, len(blobs)) // -1 for what is not there
+	var looking errgroup.Group
+	looking.SetLimit(maxAtOnce)
+	for i, desc := range blobs {
+		looking.Go(func() (err error) {
+			if sizes[i], err = q.store.possessed(ctx, repo, desc.Digest); errors.Is(err, errNotHeld) {
+				sizes[i], err = -1, nil
+			}
+			return err
+		})
+	}
+	if err := looking.Wait(); err != nil {
+		return fmt.Errorf("looking for blobs in %s: %w", repo, err)
+	}
 	var missing []oci.Digest
-	for _, desc := range m.Blobs() {
-		if isForeign(desc) {
-			continue
-		}
-		size, err := q.store.possessed(ctx, repo, desc.Digest)
-		if err != nil && !errors.Is(err, errNotHeld) {
-			return fmt.Errorf("looking for %s in %s: %w", desc.Digest, repo, err)
-		}
-		if (err != nil || size != desc.Size) && !slices.Contains(missing, desc.Digest) {
+	for i, desc := range blobs {
+		if sizes[i] != desc.Size && !slices.Contains(missing, desc.Digest) {
 			missing = append(missing, desc.Digest)
 		}
 	}
@@ -69,6 +85,9 @@ func (q *Quarantine) checkBlobs(ctx context.Context, repo oci.Repository, m oci.
 		Detail:  map[string][]oci.Digest{"digests": missing},
 	}
 }
+
+// pushedBlobs returns the blobs a client that pushes m has pushed before. No other is claimed: naming a blob is not having it.
+func pushedBlobs(m oci.Manifest) []oci.Descriptor { return slices.DeleteFunc(m.Blobs(), isForeign) }
 
 // isForeign reports whether desc is a layer that clients fetch from elsewhere and do not push (image-spec, layer.md, Non-Distributable
 // Layers; Docker's "foreign" ones). That it does not pass us is a reason to deny the image, and none to refuse the push.
@@ -204,20 +223,33 @@ func (q *Quarantine) giveUp(ctx context.Context, d oci.Digest, claim string) err
 // claimPushed makes sure that c's repository, which is hosted here, has a stored blob, and claims it for c. Nobody is asked: there is
 // nobody to ask. Errors: oci.ErrBlobUnknown.
 func (q *Quarantine) claimPushed(ctx context.Context, c gate.Candidate, d oci.Digest) error {
-	q.claims.RLock()
-	defer q.claims.RUnlock()
-	_, err := q.store.possessed(ctx, c.Repository, d)
-	if errors.Is(err, errNotHeld) {
-		return oci.ErrBlobUnknown
-	}
-	if err != nil {
-		return err
-	}
-	by, err := q.store.claimed(ctx, c, d)
+	by, err := q.claimant(ctx, c, d)
 	if err != nil || by == byCandidate {
 		return err
 	}
+	q.claims.RLock()
+	defer q.claims.RUnlock()
+	if _, err := q.claimant(ctx, c, d); err != nil { // it may have been deleted before the lock was had
+		return err
+	}
 	return q.store.claim(ctx, c, d)
+}
+
+// claimant says on whose word c, of a hosted repository, may open a stored blob. Errors: oci.ErrBlobUnknown when on nobody's of the
+// repository.
+func (q *Quarantine) claimant(ctx context.Context, c gate.Candidate, d oci.Digest) (claimant, error) {
+	err := q.store.hasBlob(ctx, d)
+	by := byNobody
+	if err == nil {
+		by, err = q.store.claimed(ctx, c, d)
+	}
+	if err == nil && by < byRepository {
+		err = errNotHeld
+	}
+	if errors.Is(err, errNotHeld) {
+		err = oci.ErrBlobUnknown
+	}
+	return by, err
 }
 
 // Pushed returns the view of q for those who may push: it opens what hosted repositories have, and has no way to ask for more.

@@ -338,3 +338,26 @@ func TestPushedBlobsCanBeReadInPart(t *testing.T) {
 		t.Errorf("got %q, want %q", b, "yer")
 	}
 }
+
+// TestAForeignLayerIsNobodys: an image may name layers that clients fetch from elsewhere, and by naming one gets no hold of bytes that
+// somebody else has brought here.
+func TestAForeignLayerIsNobodys(t *testing.T) {
+	eachStorage(t, func(t *testing.T, w world) {
+		theirs := upload(t, w.uploads(), api, "somebody else's layer")
+		theirs.MediaType, theirs.URLs = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", []string{"https://elsewhere.test/layer"}
+		c := w.push(t, web, theirs)
+		if r, _, err := w.Pushed().Blob(t.Context(), web, theirs.Digest); !errors.Is(err, oci.ErrBlobUnknown) {
+			t.Errorf("for who pushes: got %v, %v, want BLOB_UNKNOWN", r, err)
+		}
+		w.release(t, c, theirs)
+		if r, _, err := w.Released().Blob(t.Context(), c, theirs.Digest); !errors.Is(err, oci.ErrBlobUnknown) {
+			t.Errorf("released: got %v, %v, want BLOB_UNKNOWN", r, err)
+		}
+		theirs.MediaType = "application/vnd.oci.image.layer.v1.tar+gzip"
+		content := w.imageOf(t, web, theirs)
+		err := w.PutManifest(t.Context(), gate.Candidate{Repository: web, Digest: content.Digest}, content)
+		if e, ok := errors.AsType[*oci.Error](err); !ok || e.Code != oci.CodeManifestBlobUnknown {
+			t.Errorf("a layer of the usual type, with a place to fetch it from: got %v, want MANIFEST_BLOB_UNKNOWN", err)
+		}
+	})
+}

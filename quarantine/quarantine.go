@@ -118,16 +118,22 @@ func (q *Quarantine) Hold(ctx context.Context, c gate.Candidate) (gate.Held, err
 	return q.parse(c, content)
 }
 
-// holdStored returns a manifest that is stored. It is not removed meanwhile, so that none is remembered that has gone.
-// Errors: errNotHeld.
+// holdStored returns a manifest that is stored. Errors: errNotHeld.
 func (q *Quarantine) holdStored(ctx context.Context, c gate.Candidate) (gate.Held, error) {
-	q.claims.RLock()
-	defer q.claims.RUnlock()
 	content, err := q.store.manifest(ctx, c)
 	if err != nil {
 		return gate.Held{}, err
 	}
-	return q.parse(c, content)
+	held, err := q.parse(c, content)
+	if err != nil || !isHosted(c.Repository) {
+		return held, err
+	}
+	// What was deleted while it was read must not be remembered. Whoever deletes it forgets it last, so one of the two does.
+	if err := q.store.hasManifest(ctx, c); err != nil {
+		q.manifests.remove(c)
+		return gate.Held{}, err
+	}
+	return held, nil
 }
 
 // parse returns a manifest parsed, and remembers it.
@@ -329,6 +335,7 @@ func (q *Quarantine) Withdraw(ctx context.Context, c gate.Candidate, drop bool) 
 	if err := q.drop(ctx, c, c.Digest); err != nil {
 		return fmt.Errorf("dropping %s: %w", c.Digest, err)
 	}
+	defer q.manifests.remove(c)
 	return q.store.removeManifest(ctx, c)
 }
 

@@ -455,7 +455,7 @@ func TestMemoryStaysFlat(t *testing.T) {
 	w := onFiles(t)
 	u := w.Uploads(size, time.Now)
 	body := func() io.Reader { return io.LimitReader(rand.NewChaCha8([32]byte{1}), size) }
-	d, err := digestReader(body())
+	d, err := oci.FromBytes(nil).Algorithm().FromReader(body())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -478,10 +478,6 @@ func TestMemoryStaysFlat(t *testing.T) {
 		t.Errorf("got %d bytes allocated, want at most %d", got, limit)
 	}
 }
-
-func digestReader(r io.Reader) (oci.Digest, error) { return digestAlgorithm.FromReader(r) }
-
-var digestAlgorithm = oci.FromBytes(nil).Algorithm()
 
 // TestManyUploadsAtOnce is about -race and about the locks.
 func TestManyUploadsAtOnce(t *testing.T) {

@@ -17,18 +17,6 @@ import (
 // tokenPath is where the token service is, at the registry address (distribution-spec, token authentication).
 const tokenPath = "/token"
 
-// access returns who may do what.
-func (c *config) access() access.Options {
-	o := access.Options{HtpasswdFile: c.Access.Basic.HtpasswdFile, KeyFile: c.Access.Tokens.KeyFile, TokenTTL: c.Access.Tokens.TTL, Anonymous: c.Access.Anonymous}
-	if len(o.Anonymous) == 0 {
-		o.Anonymous = []access.Rule{{Repositories: []string{"**"}, Actions: []string{"pull"}}}
-	}
-	for _, g := range c.Access.Grants {
-		o.Grants = append(o.Grants, access.Grant{Who: g.Who, Rule: access.Rule{Repositories: g.Repositories, Actions: g.Actions}})
-	}
-	return o
-}
-
 // openAccess opens what knows callers and what they may do.
 func (in *instance) openAccess() (err error) {
 	o := in.config.access()

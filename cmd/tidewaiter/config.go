@@ -70,14 +70,10 @@ type redisConfig struct {
 }
 
 type upstreamConfig struct {
-	Host        string
-	URL         string
-	Realms      []string
-	Credentials struct {
-		Username     string
-		PasswordFile string `mapstructure:"password_file"`
-		Helper       string
-	}
+	Host                   string
+	URL                    string
+	Realms                 []string
+	Credentials            credentialsConfig
 	CAFile                 string `mapstructure:"ca_file"`
 	Allow                  []string
 	Deny                   []string
@@ -110,23 +106,6 @@ type gateConfig struct {
 	UnsafeUnsandboxedScan bool `mapstructure:"unsafe_unsandboxed_scan"`
 }
 
-type accessConfig struct {
-	Anonymous []access.Rule
-	Basic     struct {
-		HtpasswdFile string `mapstructure:"htpasswd_file"`
-	}
-	Tokens struct {
-		KeyFile string `mapstructure:"key_file"`
-		TTL     time.Duration
-	}
-	OIDC   []any
-	Grants []struct {
-		Who          string
-		Repositories []string
-		Actions      []string
-	}
-}
-
 // defaults are the values of keys that are not written.
 func defaults() map[string]any {
 	return map[string]any{
@@ -138,7 +117,8 @@ func defaults() map[string]any {
 		"advisories.source": "", "advisories.path": "", "advisories.refresh": "6h", "advisories.max_age": "72h",
 		"gate.hold": "55s", "gate.platforms": []string{"linux/amd64", "linux/arm64"}, "gate.max_image_bytes": "20GiB",
 		"gate.workers": 0, "gate.unsafe_unsandboxed_scan": false,
-		"access.basic.htpasswd_file": "", "access.tokens.key_file": "", "access.tokens.ttl": "15m",
+		"access.unsafe_anonymous_push": false, "access.basic.htpasswd_file": "",
+		"access.tokens.key_file": "", "access.tokens.ttl": "15m", "access.tokens.realm": "", "access.tokens.robots_file": "",
 		"audit.path": "", "log.level": "info", "log.format": "json",
 	}
 }
@@ -216,6 +196,7 @@ func (c *config) problems() []error {
 		problem(set, "%s is not supported by this version", key)
 	}
 	problem((c.Listen.TLS.Cert == "") != (c.Listen.TLS.Key == ""), "listen.tls needs both cert and key")
+	problem(c.Listen.TLS.ClientCA != "" && c.Listen.TLS.Cert == "", "listen.tls.client_ca needs cert and key")
 	for key, address := range map[string]string{"listen.registry": c.Listen.Registry, "listen.admin": c.Listen.Admin} {
 		_, port, err := net.SplitHostPort(address)
 		problem(err != nil, "%s: %q is not host:port", key, address)
@@ -225,14 +206,7 @@ func (c *config) problems() []error {
 		problem(exposed && c.Listen.TLS.Cert == "" && !c.Listen.UnsafePlaintext, "%s: %s is not loopback, so it needs listen.tls or listen.unsafe_plaintext: true", key, address)
 	}
 	problem(c.Listen.AdminURL != "" && !isWebURL(c.Listen.AdminURL), "listen.admin_url: %q is not an http or https URL", c.Listen.AdminURL)
-	problem(!isLoopback(c.Listen.Registry) && len(c.Access.Anonymous) == 0, "access.anonymous must say who may pull, because listen.registry is not loopback")
-	for _, a := range c.Access.Anonymous {
-		problem(!slices.Equal(a.Actions, []string{"pull"}), "access.anonymous: actions must be [pull]")
-		for _, p := range a.Repositories {
-			_, err := oci.ParseFullPattern(p)
-			problem(err != nil, "access.anonymous: %v", err)
-		}
-	}
+	found = append(found, c.accessProblems()...)
 	problem(c.Storage.Filesystem.Root == "", "storage.filesystem.root is empty")
 	problem(c.Redis.URL != "" && c.Redis.SealKeyFile == "", "redis.url needs redis.seal_key_file")
 	problem(c.Redis.URL != "" && !isRedisURL(c.Redis.URL), "redis.url is not redis://, rediss:// or unix://") // not shown: it may hold a password
@@ -269,7 +243,14 @@ func (c *config) installationProblems() []error {
 	if policyErr == nil && trustErr == nil {
 		note(policy.CheckAuthorities(set, roots))
 	}
-	upstreams, err := upstream.New(c.upstreams(), upstream.Options{})
+	note(access.CheckFiles(c.access()))
+	if c.Listen.TLS.ClientCA != "" {
+		_, err := readClientCAs(c.Listen.TLS.ClientCA)
+		note(err)
+	}
+	dialled, err := c.dialled()
+	note(err)
+	upstreams, err := upstream.New(dialled, upstream.Options{})
 	note(err)
 	if err == nil {
 		upstreams.Close()
@@ -294,18 +275,11 @@ func (c *config) installationProblems() []error {
 
 // unsupported maps the keys this version cannot act on to whether they are set.
 func (c *config) unsupported() map[string]bool {
-	keys := map[string]bool{
+	return map[string]bool{
 		"storage.s3": c.Storage.S3 != nil, "storage.gcs": c.Storage.GCS != nil, "storage.azure": c.Storage.Azure != nil,
 		"storage.max_bytes": c.Storage.MaxBytes != 0, "webhooks": len(c.Webhooks) > 0,
-		"audit.path": c.Audit.Path != "", "advisories.source": c.Advisories.Source != "", "listen.tls.client_ca": c.Listen.TLS.ClientCA != "",
-		"access.oidc": len(c.Access.OIDC) > 0,
+		"advisories.source": c.Advisories.Source != "",
 	}
-	for _, u := range c.Upstreams {
-		if u.Credentials.Helper != "" {
-			keys["credentials.helper of upstream "+u.Host] = true
-		}
-	}
-	return keys
 }
 
 // upstreams returns the upstreams to pull from: those configured, or the well-known ones.
@@ -333,6 +307,9 @@ func (c *config) unsafe() []string {
 	var on []string
 	if c.Listen.UnsafePlaintext {
 		on = append(on, "listen.unsafe_plaintext")
+	}
+	if c.Access.UnsafeAnonymousPush {
+		on = append(on, "access.unsafe_anonymous_push")
 	}
 	if c.Gate.UnsafeUnsandboxedScan {
 		on = append(on, "gate.unsafe_unsandboxed_scan")

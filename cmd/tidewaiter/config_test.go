@@ -56,10 +56,9 @@ func TestConfigurationIsReadStrictly(t *testing.T) {
 		"plain text off loopback":       {"listen: {registry: \"0.0.0.0:5000\"}\naccess: {anonymous: [{repositories: [\"**\"], actions: [pull]}]}", []string{"unsafe_plaintext"}},
 		"an admin address off loopback": {"listen: {admin: \"0.0.0.0:5001\"}", []string{"listen.admin"}},
 		"nobody named off loopback":     {"listen: {registry: \"0.0.0.0:5000\", unsafe_plaintext: true}", []string{"access.anonymous"}},
-		"anonymous pushes":              {"access: {anonymous: [{repositories: [\"**\"], actions: [pull, push]}]}", []string{"access.anonymous"}},
 		"half a certificate":            {"listen: {tls: {cert: a.pem}}", []string{"cert and key"}},
 		"Redis without a seal key":      {"redis: {url: \"redis://127.0.0.1/0\"}", []string{"seal_key_file"}},
-		"what this version cannot do":   {"audit: {path: a.log}\nstorage: {max_bytes: 1GiB}", []string{"audit.path", "storage.max_bytes"}},
+		"what this version cannot do":   {"webhooks: [{url: \"https://x.test\"}]\nstorage: {max_bytes: 1GiB}", []string{"webhooks", "storage.max_bytes"}},
 		"hosted repositories that cannot be": {
 			"hosted: [{tags: frozen}, {repositories: [\"docker.io/**\", \"A\"], forward_to: \"nowhere.test/x\", pending: -1s}]",
 			[]string{"hosted[0]: repositories names none", `hosted[0]: tags: "frozen"`, "docker.io/**", `"A"`, `forward_to: "nowhere.test"`, "pending must be positive"},

@@ -88,7 +88,11 @@ func (in *instance) openHosted() error {
 	var err error
 	in.hosted, err = hosted.New(hosted.Options{
 		Rules: rules, Journal: in.ledger.Journal(), Bytes: in.quarantine, Now: time.Now, Log: in.log,
-		Judge: func(c gate.Candidate) { in.gate.Start(c) },
+		Judge: func(c gate.Candidate) {
+			in.gate.Start(c)
+			in.forwarder.Wake() // what was attached to an image that is admitted already goes after it
+		},
+		Served: func(gate.Candidate) { in.forwarder.Wake() },
 	})
 	if err != nil {
 		return err
@@ -185,14 +189,7 @@ func (r releases) Withdraw(ctx context.Context, c gate.Candidate, drop bool) err
 	if err := r.Quarantine.Withdraw(ctx, c, false); err != nil || !drop {
 		return err
 	}
-	droppable, err := r.hosted.Droppable(ctx, c)
-	if err != nil || !droppable {
-		return err
-	}
-	err = r.hosted.DeleteManifest(ctx, c.Repository, c.Digest, ourselves)
-	if errors.Is(err, oci.ErrNotFound) {
-		return nil
-	}
+	_, err := r.hosted.Expire(ctx, c)
 	return err
 }
 
@@ -234,18 +231,20 @@ func ownNames(c *config) []string {
 	return names
 }
 
-// How often abandoned uploads are looked for, and after how long without a byte one is abandoned. Clients that resume do so within
+// How often what was pushed is looked after, and after how long without a byte an upload is abandoned. Clients that resume do so within
 // minutes.
 const (
-	purgeEvery     = time.Hour
+	tendEvery      = time.Hour
 	abandonedAfter = 24 * time.Hour
 )
 
-// purge removes uploads nobody goes on with.
-func (in *instance) purge(ctx context.Context) {
-	ticker := time.NewTicker(purgeEvery)
+// tend looks after what was pushed, now and every so often: it judges what nobody has asked for and was left pending, perhaps by a
+// process that was killed, and removes uploads nobody goes on with.
+func (in *instance) tend(ctx context.Context) {
+	ticker := time.NewTicker(tendEvery)
 	defer ticker.Stop()
 	for {
+		in.judgePending(ctx)
 		n, err := in.uploads.Purge(ctx, abandonedAfter)
 		if err != nil && ctx.Err() == nil {
 			in.log.WarnContext(ctx, "removing abandoned uploads", "err", err)
@@ -257,6 +256,22 @@ func (in *instance) purge(ctx context.Context) {
 		case <-ticker.C:
 		case <-ctx.Done():
 			return
+		}
+	}
+}
+
+// judgePending judges what is pending, one after the other: clients come first.
+func (in *instance) judgePending(ctx context.Context) {
+	pending, err := in.hosted.Unserved(ctx)
+	if err != nil && ctx.Err() == nil {
+		in.log.WarnContext(ctx, "looking for what is pending", "err", err)
+	}
+	for _, c := range pending {
+		if _, err := in.gate.Judge(ctx, c); err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			in.log.DebugContext(ctx, "judging what is pending", "candidate", c.String(), "err", err)
 		}
 	}
 }

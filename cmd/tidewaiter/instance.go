@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/tidewaiter/tidewaiter/access"
 	"github.com/tidewaiter/tidewaiter/cache"
+	"github.com/tidewaiter/tidewaiter/forward"
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/hosted"
 	"github.com/tidewaiter/tidewaiter/ledger"
@@ -49,6 +51,7 @@ type instance struct {
 	uploads    *quarantine.Uploads
 	hosted     *hosted.Repositories
 	access     *access.Control
+	forwarder  *forward.Forwarder
 	gate       *gate.Gate
 	closers    []func() error // in the order of opening
 }
@@ -91,7 +94,11 @@ func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance
 	in.closers = append(in.closers, in.verdicts.Close)
 
 	// Where they come from.
-	in.upstreams, err = upstream.New(c.upstreams(), upstream.Options{UserAgent: "tidewaiter/" + version, Log: log, Observe: in.meters.exchange})
+	dialled, err := c.dialled()
+	if err != nil {
+		return nil, usageError(err)
+	}
+	in.upstreams, err = upstream.New(dialled, upstream.Options{UserAgent: "tidewaiter/" + version, Log: log, Observe: in.meters.exchange})
 	if err != nil {
 		return nil, usageError(err)
 	}
@@ -130,6 +137,7 @@ func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,
 	})
 	in.closers = append(in.closers, func() error { in.gate.Close(); return nil })
+	in.openForwarder()
 	return in, nil
 }
 
@@ -198,7 +206,15 @@ func openSealKey(c *config, root string) (seal.Key, error) {
 	if err := os.MkdirAll(root, 0o750); err != nil {
 		return seal.Key{}, err
 	}
-	return seal.CreateKey(filepath.Join(root, "seal.key"))
+	return seal.CreateKey(filepath.Join(root, sealKeyName))
+}
+
+// sealKeyName is the seal key's file in the storage's root, unless the configuration names another.
+const sealKeyName = "seal.key"
+
+// loadSealKey is openSealKey for those who only check what was sealed: it makes no key.
+func loadSealKey(c *config) (seal.Key, error) {
+	return seal.LoadKey(cmp.Or(c.Redis.SealKeyFile, filepath.Join(c.Storage.Filesystem.Root, sealKeyName)))
 }
 
 // signerAliases returns the further names by which signers know repositories, those of the hosts behind an upstream's name and those

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/tidewaiter/tidewaiter/forward"
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/upstream"
 )
@@ -20,6 +21,7 @@ type meters struct {
 	reasons   *prometheus.CounterVec
 	exchanges *prometheus.CounterVec
 	received  *prometheus.CounterVec
+	forwards  *prometheus.CounterVec
 }
 
 func newMeters() *meters {
@@ -44,8 +46,11 @@ func newMeters() *meters {
 		received: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tidewaiter_upstream_received_bytes_total", Help: "Bytes of content read from upstreams.",
 		}, []string{"upstream", "kind"}),
+		forwards: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidewaiter_forwards_total", Help: "Attempts to copy an admitted manifest to an upstream, by outcome.",
+		}, []string{"outcome"}),
 	}
-	m.registry.MustRegister(m.steps, m.failures, m.verdicts, m.reasons, m.exchanges, m.received,
+	m.registry.MustRegister(m.forwards, m.steps, m.failures, m.verdicts, m.reasons, m.exchanges, m.received,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -56,6 +61,8 @@ func (m *meters) step(step string, took time.Duration, err error) {
 		m.failures.WithLabelValues(step).Inc()
 	}
 }
+
+func (m *meters) forwarded(e forward.Event) { m.forwards.WithLabelValues(string(e.Outcome)).Inc() }
 
 func (m *meters) verdict(v gate.Verdict) {
 	m.verdicts.WithLabelValues(v.Decision.String()).Inc()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -22,7 +21,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/proxy"
 )
 
-// Limits of both listeners. Bodies have no deadline: a slow node may take an hour over a layer.
+// Limits of both listeners. Those of bodies are in pace.go.
 const (
 	headerTimeout  = 10 * time.Second // a request line and headers arrive in one packet or two
 	idleTimeout    = 2 * time.Minute  // longer than the pauses of a pull
@@ -98,9 +97,14 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 		}
 	})
 	running.Go(func() { in.keepFresh(ctx) })
-	running.Go(func() { in.purge(ctx) })
+	running.Go(func() { in.tend(ctx) })
+	if c.forwards() {
+		running.Go(func() { in.forwarder.Run(ctx) })
+	}
 	servers := []*http.Server{newServer(registry, log), newServer(admin, log)}
-	for i, l := range []net.Listener{registryListener, adminListener} {
+	listeners := []*bounded{newBounded(registryListener, maxConnections, log), newBounded(adminListener, maxAdminConnections, log)}
+	for i, l := range listeners {
+		servers[i].ConnState = l.changed
 		running.Go(func() {
 			if err := servers[i].Serve(l); !errors.Is(err, http.ErrServerClosed) {
 				failed <- fmt.Errorf("serving %s: %w", l.Addr(), err)
@@ -233,7 +237,7 @@ func (in *instance) keepFresh(ctx context.Context) {
 
 func newServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler: h, DisableGeneralOptionsHandler: true, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		Handler: paced(h), DisableGeneralOptionsHandler: true, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }
