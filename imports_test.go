@@ -54,7 +54,7 @@ var rules = map[string]rule{
 	"cache/cachetest":  {ours: []string{"oci", "gate"}, theirs: []string{"github.com/google/go-cmp"}},
 	"proxy":            {ours: []string{"oci", "gate", "access", "hosted"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"forward":          {ours: []string{"oci", "gate"}},
-	"console":          {ours: []string{"oci", "gate"}, theirs: []string{"github.com/prometheus/client_golang"}},
+	"console":          {ours: []string{"oci", "gate", "access"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"internal/ocitest": {ours: []string{"oci"}, theirs: []string{"github.com/opencontainers/image-spec", "github.com/klauspost/compress", "go.etcd.io/bbolt"}},
 	"cmd/tidewaiter": {
 		ours: []string{"access", "audit", "cache", "console", "credential", "forward", "gate", "hosted", "internal/ocitest", "ledger", "oci", "policy", "proxy", "quarantine", "scan", "seal", "signing", "upstream"},

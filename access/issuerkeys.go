@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -37,6 +36,7 @@ const (
 	maxIssuerKeys  = 100
 	minRSABits     = 2048
 	maxBearerBytes = maxTokenBytes
+	maxCABytes     = 4 << 20 // the bundles systems come with are 250 KB
 )
 
 // issuerKeys are the keys of one issuer, fetched when they are needed. It is safe for concurrent use.
@@ -283,7 +283,7 @@ func (k *issuerKeys) bearer() (string, error) {
 func (k *issuerKeys) client() (*http.Client, error) {
 	settings := &tls.Config{MinVersion: tls.VersionTLS12}
 	if k.of.CAFile != "" {
-		content, err := os.ReadFile(k.of.CAFile)
+		content, err := readFile(k.of.CAFile, maxCABytes)
 		if err != nil {
 			return nil, fmt.Errorf("ca_file: %w", err)
 		}

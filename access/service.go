@@ -147,11 +147,11 @@ func (c *Control) identifyForm(r *http.Request, form url.Values) (Caller, error)
 }
 
 // given returns what caller gets of what it asks for.
-func (c *Control) given(caller Caller, asked []scope) []access {
-	var all []access
+func (c *Control) given(caller Caller, asked []scope) []accessClaim {
+	var all []accessClaim
 	for _, s := range asked {
 		if s.name == "" {
-			all = append(all, access{Type: "registry", Name: "catalog", Actions: []string{"*"}})
+			all = append(all, accessClaim{Type: "registry", Name: "catalog", Actions: []string{"*"}})
 			continue
 		}
 		repo, err := c.o.Repository(s.name)
@@ -160,14 +160,14 @@ func (c *Control) given(caller Caller, asked []scope) []access {
 		}
 		name := repo.String()
 		if may := s.asked & c.rights(&caller, name); may != 0 {
-			all = append(all, access{Type: "repository", Name: name, Actions: may.names()})
+			all = append(all, accessClaim{Type: "repository", Name: name, Actions: may.names()})
 		}
 	}
 	return all
 }
 
 // written returns what was given as a scope.
-func written(given []access) string {
+func written(given []accessClaim) string {
 	var scopes []string
 	for _, a := range given {
 		scopes = append(scopes, fmt.Sprintf("%s:%s:%s", a.Type, a.Name, strings.Join(a.Actions, ",")))

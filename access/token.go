@@ -21,35 +21,35 @@ const maxSkew = time.Minute
 
 // claims is what a token of ours says (distribution token specification, JWT: the standard claims and "access").
 type claims struct {
-	Issuer    string   `json:"iss"`
-	Subject   string   `json:"sub"`
-	Audience  string   `json:"aud"`
-	Expires   int64    `json:"exp"` // seconds since 1970
-	NotBefore int64    `json:"nbf"`
-	IssuedAt  int64    `json:"iat"`
-	ID        string   `json:"jti"`
-	Access    []access `json:"access"`
-	Groups    []string `json:"groups,omitempty"`
+	Issuer    string        `json:"iss"`
+	Subject   string        `json:"sub"`
+	Audience  string        `json:"aud"`
+	Expires   int64         `json:"exp"` // seconds since 1970
+	NotBefore int64         `json:"nbf"`
+	IssuedAt  int64         `json:"iat"`
+	ID        string        `json:"jti"`
+	Access    []accessClaim `json:"access"`
+	Groups    []string      `json:"groups,omitempty"`
 	// Account is the mark of the account the token was given to, see [Control.account].
 	Account string `json:"account,omitempty"`
 }
 
-// access is something a token was given for.
-type access struct {
+// accessClaim is something a token was given for.
+type accessClaim struct {
 	Type    string   `json:"type"` // repository, or registry for the catalog
 	Name    string   `json:"name"` // full, upstream first
 	Actions []string `json:"actions"`
 }
 
 // mint returns a token for caller that is good for what is in given, and how long.
-func (c *Control) mint(keys *tokenKeys, caller Caller, given []access) (token string, issued time.Time, lasts time.Duration, err error) {
+func (c *Control) mint(keys *tokenKeys, caller Caller, given []accessClaim) (token string, issued time.Time, lasts time.Duration, err error) {
 	now := c.o.Now()
 	until := now.Add(c.o.TokenTTL)
 	if !caller.until.IsZero() && caller.until.Before(until) {
 		until = caller.until
 	}
 	if given == nil {
-		given = []access{} // which is written as a list
+		given = []accessClaim{} // which is written as a list
 	}
 	payload, err := json.Marshal(claims{
 		Issuer: c.o.Service, Subject: caller.Name, Audience: c.o.Service, ID: rand.Text(),
@@ -149,7 +149,7 @@ func (c *Control) openToken(keys *tokenKeys, token string) (claims, error) {
 }
 
 // narrowed returns what is left of somebody's rights by a token that was given for these things.
-func narrowed(given []access) *narrowing {
+func narrowed(given []accessClaim) *narrowing {
 	n := &narrowing{granted: map[string]actionSet{}}
 	for _, a := range given {
 		if a.Type == "registry" {

@@ -7,9 +7,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/tidewaiter/tidewaiter/access"
+	"github.com/tidewaiter/tidewaiter/audit"
 	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/proxy"
 )
@@ -17,10 +17,14 @@ import (
 // tokenPath is where the token service is, at the registry address (distribution-spec, token authentication).
 const tokenPath = "/token"
 
-// openAccess opens what knows callers and what they may do.
+// openAccess opens the audit log, and what knows callers and what they may do.
 func (in *instance) openAccess() (err error) {
+	if in.audit, err = audit.Open(audit.Options{Path: in.config.Audit.Path, Key: in.key, Log: in.log}); err != nil {
+		return err
+	}
+	in.closers = append(in.closers, in.audit.Close)
 	o := in.config.access()
-	o.Repository, o.Log, o.Now = in.repository, in.log, time.Now
+	o.Repository, o.Log, o.Observe = in.repository, in.log, in.meters.accessed
 	o.Audit = access.AuditFunc(in.putOnRecord)
 	if o.KeyFile == "" && (o.HtpasswdFile != "" || o.RobotsFile != "" || len(o.Issuers) > 0) {
 		if o.KeyFile, err = ownTokenKey(in.config.Storage.Filesystem.Root); err != nil {
@@ -53,9 +57,14 @@ func (in *instance) repository(name string) (oci.Repository, error) {
 
 // putOnRecord implements access.Audit.
 func (in *instance) putOnRecord(ctx context.Context, a access.Attempt) error {
-	in.log.InfoContext(ctx, "access", "event", string(a.Event), "caller", a.Caller, "client", a.Address, "action", string(a.Action),
-		"repo", a.Repository, "reason", a.Reason, "request_id", proxy.RequestID(ctx))
-	return nil
+	result := "refused"
+	if a.Event == access.EventAllowed {
+		result = "allowed"
+	}
+	return in.audit.Record(ctx, audit.Event{
+		Event: "access." + string(a.Event), Caller: a.Caller, Address: a.Address, Action: string(a.Action), Repository: a.Repository,
+		Result: result, Reason: a.Reason, RequestID: proxy.RequestID(ctx),
+	})
 }
 
 // withTokens returns what answers clients: the token service, where there is one, and registry for everything else.

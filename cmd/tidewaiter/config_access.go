@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tidewaiter/tidewaiter/access"
@@ -73,6 +74,16 @@ func (c *config) access() access.Options {
 		o.Issuers = append(o.Issuers, issuer)
 	}
 	return o
+}
+
+// hasReviewers reports whether it is written who reviews. Then the admin address asks who they are.
+func (c *config) hasReviewers() bool {
+	for _, g := range c.Access.Grants {
+		if slices.Contains(g.Actions, string(access.Review)) || slices.Contains(g.Actions, string(access.Admin)) {
+			return true
+		}
+	}
+	return false
 }
 
 // anonymous returns what everybody may do: what is written, or on loopback, where nothing is written about anybody, all pulls.

@@ -19,6 +19,7 @@ import (
 	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
 
 	"github.com/tidewaiter/tidewaiter/access"
+	"github.com/tidewaiter/tidewaiter/audit"
 	"github.com/tidewaiter/tidewaiter/cache"
 	"github.com/tidewaiter/tidewaiter/forward"
 	"github.com/tidewaiter/tidewaiter/gate"
@@ -50,6 +51,8 @@ type instance struct {
 	quarantine *quarantine.Quarantine
 	uploads    *quarantine.Uploads
 	hosted     *hosted.Repositories
+	key        seal.Key
+	audit      *audit.Log // these two only while serving
 	access     *access.Control
 	forwarder  *forward.Forwarder
 	gate       *gate.Gate
@@ -83,12 +86,11 @@ func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance
 		return nil, err
 	}
 	driver := filesystem.New(filesystem.DriverParameters{RootDirectory: root, MaxThreads: storageThreads})
-	key, err := openSealKey(c, root)
-	if err != nil {
+	if in.key, err = openSealKey(c, root); err != nil {
 		return nil, err
 	}
-	in.ledger = ledger.New(driver, key, log, time.Now)
-	if in.verdicts, err = cache.New(cache.Options{RedisURL: c.Redis.URL, Key: key, Logger: log}); err != nil {
+	in.ledger = ledger.New(driver, in.key, log, time.Now)
+	if in.verdicts, err = cache.New(cache.Options{RedisURL: c.Redis.URL, Key: in.key, Logger: log}); err != nil {
 		return nil, usageError(err) // nothing is connected to yet: what is wrong is what was written
 	}
 	in.closers = append(in.closers, in.verdicts.Close)
@@ -110,9 +112,6 @@ func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance
 	in.closers = append(in.closers, in.quarantine.Close)
 	in.uploads = in.quarantine.Uploads(int64(c.Gate.MaxImageBytes), time.Now)
 	if err := in.openHosted(); err != nil {
-		return nil, err
-	}
-	if err := in.openAccess(); err != nil {
 		return nil, err
 	}
 
@@ -181,6 +180,7 @@ func (in *instance) reload(ctx context.Context) {
 		in.log.ErrorContext(ctx, "the policies stay as they were", "err", err)
 	}
 	in.reloadAdvisories(ctx)
+	in.access.Reload(ctx)
 }
 
 func (in *instance) reloadAdvisories(ctx context.Context) {

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/tidewaiter/tidewaiter/access"
 	"github.com/tidewaiter/tidewaiter/forward"
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/upstream"
@@ -22,6 +23,7 @@ type meters struct {
 	exchanges *prometheus.CounterVec
 	received  *prometheus.CounterVec
 	forwards  *prometheus.CounterVec
+	access    *prometheus.CounterVec
 }
 
 func newMeters() *meters {
@@ -49,8 +51,14 @@ func newMeters() *meters {
 		forwards: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tidewaiter_forwards_total", Help: "Attempts to copy an admitted manifest to an upstream, by outcome.",
 		}, []string{"outcome"}),
+		access: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidewaiter_access_total", Help: "What came of who asked, and what happened to the files that say who may, by event.",
+		}, []string{"event"}),
 	}
-	m.registry.MustRegister(m.forwards, m.steps, m.failures, m.verdicts, m.reasons, m.exchanges, m.received,
+	for _, e := range access.Events() { // there from the start, so that whoever alerts sees the first one
+		m.access.WithLabelValues(string(e))
+	}
+	m.registry.MustRegister(m.forwards, m.access, m.steps, m.failures, m.verdicts, m.reasons, m.exchanges, m.received,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -61,6 +69,8 @@ func (m *meters) step(step string, took time.Duration, err error) {
 		m.failures.WithLabelValues(step).Inc()
 	}
 }
+
+func (m *meters) accessed(e access.Event) { m.access.WithLabelValues(string(e)).Inc() }
 
 func (m *meters) forwarded(e forward.Event) { m.forwards.WithLabelValues(string(e.Outcome)).Inc() }
 

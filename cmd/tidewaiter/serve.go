@@ -71,6 +71,9 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 		return err
 	}
 	defer func() { err = errors.Join(err, in.close()) }()
+	if err := in.openAccess(); err != nil {
+		return err
+	}
 	registryListener, err := listen(ctx, c, c.Listen.Registry, log)
 	if err != nil {
 		return err
@@ -190,7 +193,12 @@ func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, a
 		Hosted: in.proxied(), Log: in.log, DefaultUpstream: c.DefaultUpstream, AdminURL: strings.TrimSuffix(adminURL, "/"), Hold: c.Gate.Hold, Platforms: c.Gate.Platforms,
 	})
 	in.meters.watch(in, p.Metrics()...)
+	var reviewers console.Access // nil for everybody who reaches the address
+	if c.hasReviewers() {
+		reviewers = in.access
+	}
 	return in.withTokens(p), console.New(console.Options{
+		Access:  reviewers,
 		History: in.ledger, Resolver: in.contents(), Hosts: in.hosted.Hosts, Metrics: in.meters.registry, Log: in.log, Ready: ready,
 		DefaultUpstream: c.DefaultUpstream, Version: version, Unsafe: c.unsafe(),
 	})
@@ -206,6 +214,12 @@ func (in *instance) announce(ctx context.Context, at addresses) {
 	}
 	if snapshot.ID == "" {
 		in.log.WarnContext(ctx, "there is no advisory data: policies that ask for vulnerabilities deny every image; set advisories.path")
+	}
+	if !in.config.hasReviewers() && !isLoopback(in.config.Listen.Admin) {
+		in.log.WarnContext(ctx, "whoever reaches listen.admin can see what was decided; grant review to somebody to have others asked who they are")
+	}
+	if !in.audit.Durable() {
+		in.log.WarnContext(ctx, "the audit log goes to this log alone; set audit.path to keep it, chained")
 	}
 	if in.config.Redis.SealKeyFile == "" {
 		in.log.WarnContext(ctx, "the seal key lies in the storage it seals; set redis.seal_key_file to keep it elsewhere")
