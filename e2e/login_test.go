@@ -1,85 +1,75 @@
 package e2e_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
 
-// TestLogin has clients log in with a password and push. None of them has more than that to begin with; tokens they get for it.
+// logins are how the users of [pushClients] log in: the program, and what it is told before the user's name and the registry's. It reads
+// the password.
+var logins = []struct {
+	client, program string
+	args            []string
+	user            string
+}{
+	{"skopeo copy", "skopeo", []string{"login", "--tls-verify=false", "--password-stdin"}, "--username"},
+	{"podman push", "podman", []string{"login", "--tls-verify=false", "--password-stdin"}, "--username"},
+	{"buildah push", "buildah", []string{"login", "--tls-verify=false", "--password-stdin"}, "--username"},
+	{"docker push", "docker", []string{"login", "--password-stdin"}, "--username"},
+	{"crane copy", "crane", []string{"auth", "login", "--insecure", "--password-stdin"}, "--username"},
+	{"regctl image copy", "regctl", []string{"registry", "login", "--pass-stdin"}, "--user"},
+	{"oras copy", "oras", []string{"login", "--plain-http", "--password-stdin"}, "--username"},
+}
+
+// TestLogin has people and machines log in, and push with what they are given for their password.
 func TestLogin(t *testing.T) {
 	t.Parallel()
 	s := hostedSite(t)
 	s.push(t, "shop/web", shop(goodLodash))
+	secret := s.addRobot(t, "builder")
 	p := s.serve(t)
-	from := s.upstream.Host() + "/shop/web:1.0"
-	for _, c := range []struct {
-		name  string
-		login []string
-		push  func(t *testing.T, u *user, to string) (string, bool)
-	}{
-		{"skopeo", []string{"login", "--tls-verify=false"}, func(t *testing.T, u *user, to string) (string, bool) {
-			return u.run(program(t, "skopeo"), "copy", "--src-tls-verify=false", "--dest-tls-verify=false", "docker://"+from, "docker://"+to)
-		}},
-		{"crane", []string{"auth", "login", "--insecure"}, func(t *testing.T, u *user, to string) (string, bool) {
-			return u.run(program(t, "crane"), "copy", "--insecure", from, to)
-		}},
-		{"oras", []string{"login", "--plain-http"}, func(t *testing.T, u *user, to string) (string, bool) {
-			return u.run(program(t, "oras"), "copy", "--from-plain-http", "--to-plain-http", from, to)
-		}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			u, path := newUser(t), program(t, c.name)
-			if out, ok := u.login(path, "wrong", append(c.login, "--username", "ci", "--password-stdin", p.registry)...); ok && c.name != "crane" { // which does not ask
-				t.Errorf("with a wrong password: %s", out)
-			}
-			if out, ok := u.login(path, everybodysPassword, append(c.login, "--username", "ci", "--password-stdin", p.registry)...); !ok {
-				t.Fatalf("with the right one: %s", out)
-			}
-			if out, ok := c.push(t, u, p.hosted("apps/open/"+c.name)); !ok {
-				t.Error(out)
-			}
-			p.checkServed(t, "apps/open/"+c.name, "1.0")
-		})
+	for _, account := range []struct{ name, password string }{{"ci", everybodysPassword}, {"robot+builder", secret}} {
+		for _, l := range logins {
+			t.Run(account.name+" with "+l.client, func(t *testing.T) {
+				t.Parallel()
+				u, path := newUser(t), program(t, l.program)
+				client := pushClients[slices.IndexFunc(pushClients, func(c pushClient) bool { return c.name == l.client })].start(t, u, p)
+				if l.program == "regctl" {
+					u.mustRun(t, path, "registry", "set", "--tls", "disabled", p.registry)
+				}
+				args := slices.Concat(l.args, []string{l.user, account.name, p.registry})
+				repo := "apps/open/" + l.program + strings.ReplaceAll(account.name, "+", "-")
+				from := s.upstream.Host() + "/shop/web:1.0"
+				if out, ok := u.login(path, "wrong", args...); ok && l.program != "crane" { // which does not ask
+					t.Errorf("logged in with a wrong password: %s", out)
+				}
+				if out, ok := client.copy(from, p.hosted(repo)); ok {
+					t.Errorf("pushed without a password: %s", out)
+				}
+				if out, ok := u.login(path, account.password, args...); !ok {
+					t.Fatalf("not logged in: %s", out)
+				}
+				if out, ok := client.copy(from, p.hosted(repo)); !ok {
+					t.Fatal(out)
+				}
+				p.checkServed(t, repo, "1.0")
+			})
+		}
 	}
-	t.Run("podman", func(t *testing.T) {
-		u := newUser(t)
-		podman := u.podman(t)
-		for _, args := range [][]string{
-			{"login", "--tls-verify=false", "--username", "ci", "--password", everybodysPassword, p.registry},
-			{"pull", "--tls-verify=false", from},
-			{"push", "--tls-verify=false", from, p.hosted("apps/open/podman")},
-		} {
-			if out, ok := podman(args...); !ok {
-				t.Fatalf("%s: %s", args[0], out)
-			}
-		}
-		p.checkServed(t, "apps/open/podman", "1.0")
-	})
-	t.Run("docker", func(t *testing.T) {
-		d := startDockerd(t, printed(t, "docker", p, host)[0].Content)
-		if out, ok := d.login(d.docker, "wrong", "login", "--username", "ci", "--password-stdin", p.registry); ok {
-			t.Errorf("with a wrong password: %s", out)
-		}
-		if out, ok := d.login(d.docker, everybodysPassword, "login", "--username", "ci", "--password-stdin", p.registry); !ok {
-			t.Fatalf("with the right one: %s", out)
-		}
-		d.mustRun(t, d.docker, "pull", from)
-		d.mustRun(t, d.docker, "tag", from, p.hosted("apps/open/docker"))
-		d.mustRun(t, d.docker, "push", p.hosted("apps/open/docker"))
-		p.checkServed(t, "apps/open/docker", "1.0")
-	})
-	t.Run("helm and regctl", func(t *testing.T) {
-		u := newUser(t)
-		u.mustRun(t, program(t, "regctl"), "registry", "set", "--tls", "disabled", p.registry)
-		for path, args := range map[string][]string{
-			program(t, "helm"):   {"registry", "login", "--plain-http", "--username", "ci", "--password-stdin", p.registry},
-			program(t, "regctl"): {"registry", "login", "--user", "ci", "--pass-stdin", p.registry},
-		} {
-			if out, ok := u.login(path, everybodysPassword, args...); !ok {
-				t.Errorf("%s: %s", path, out)
-			}
-		}
-	})
+}
+
+// addRobot gives the site a robot that may push, and returns its secret.
+func (s *site) addRobot(t *testing.T, name string) (secret string) {
+	t.Helper()
+	rights := s.config["access"].(keys)
+	rights["tokens"] = keys{"robots_file": s.path("robots.yaml")}
+	rights["grants"] = append(rights["grants"].([]any), keys{"who": "robot:" + name, "repositories": []string{"apps/**"}, "actions": []string{"push"}})
+	said := tidewaiter(t, "robot", "add", name, "--for", "1h", "--file", s.path("robots.yaml"))
+	if said.code != 0 {
+		t.Fatal(said.stderr)
+	}
+	return strings.TrimSpace(said.stdout)
 }
 
 // login runs a program that reads a password.

@@ -115,7 +115,10 @@ func TestHelmPushes(t *testing.T) {
 	t.Parallel()
 	helm := program(t, "helm")
 	p := hostedSite(t).serve(t)
-	ci := p.member(t, "ci")
+	ci := newUser(t)
+	if out, ok := ci.login(helm, everybodysPassword, "registry", "login", "--plain-http", "--username", "ci", "--password-stdin", p.registry); !ok {
+		t.Fatal(out)
+	}
 	ci.write(t, "shop/Chart.yaml", "apiVersion: v2\nname: shop\nversion: 1.0.0\n")
 	ci.mustRun(t, helm, "package", "shop", "--destination", "packed")
 	ci.mustRun(t, helm, "push", "packed/shop-1.0.0.tgz", "oci://"+p.registry+"/apps/open/charts", "--plain-http")

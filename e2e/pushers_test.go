@@ -79,7 +79,7 @@ func buildahPushes(t *testing.T, u *user, _ *server) copier {
 
 func dockerPushes(t *testing.T, u *user, p *server) copier {
 	d := startDockerd(t, printed(t, "docker", p, host)[0].Content)
-	d.home = u.home
+	d.home, u.env = u.home, d.env
 	return copier{d.version, func(from, to string) (string, bool) {
 		if out, ok := d.pull(from); !ok {
 			return out, ok
