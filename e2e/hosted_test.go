@@ -13,12 +13,12 @@ import (
 // eventually returns once done does, and fails the test when it never does. What is waited for happens in the background by itself.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for !done() {
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for deadline := time.Now().Add(patience); !done(); <-again.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 
