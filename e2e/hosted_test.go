@@ -13,10 +13,13 @@ import (
 // eventually returns once done does, and fails the test when it never does. What is waited for happens in the background by itself.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	again := time.NewTicker(20 * time.Millisecond)
-	defer again.Stop()
-	for deadline := time.Now().Add(patience); !done(); <-again.C {
-		if time.Now().After(deadline) {
+	ticker := time.NewTicker(20 * time.Millisecond) // to look again; that it has happened is what is waited for
+	defer ticker.Stop()
+	vain := time.After(patience)
+	for !done() {
+		select {
+		case <-ticker.C:
+		case <-vain:
 			t.Fatalf("waited in vain: %s", what)
 		}
 	}

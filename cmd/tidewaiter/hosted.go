@@ -18,9 +18,6 @@ import (
 	"github.com/tidewaiter/tidewaiter/upstream"
 )
 
-// ourselves is who did what was nobody's wish.
-const ourselves = "tidewaiter"
-
 // tagRules are the values of hosted[].tags.
 var tagRules = map[string]hosted.TagRule{
 	"": hosted.Mutable, "mutable": hosted.Mutable, "immutable": hosted.Immutable, "immutable-semver": hosted.ImmutableSemver,
