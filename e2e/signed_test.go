@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/tidewaiter/tidewaiter/internal/ocitest"
 	"github.com/tidewaiter/tidewaiter/oci"
 )
 
@@ -113,6 +114,37 @@ func checkEvidence(t *testing.T, cosign, ref string, public []string, shows bool
 
 // emptyTrustedRoot is what cosign 2 asks for with a bundle, whatever verifies it.
 const emptyTrustedRoot = `{"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`
+
+// TestSignedName has an image signed in the form that says what the registry was called. It counts if that is one of listen.names.
+func TestSignedName(t *testing.T) {
+	t.Parallel()
+	s := hostedSite(t)
+	s.config["listen"].(keys)["names"] = []string{"registry.corp"}
+	image := s.push(t, "shop/web", shop(goodLodash))
+	p := s.serve(t)
+	ci := pusher{t, p, "ci"}
+	ci.image(s.upstream, "shop/web", image.Digest, "apps/signed/web", "1.0")
+	for _, tt := range []struct { // one after the other: signatures add up
+		signed string
+		want   int
+	}{
+		{"registry.corp/apps/signed/other", http.StatusForbidden},
+		{"registry.corp:5000/apps/signed/web", http.StatusForbidden},
+		{"elsewhere.corp/apps/signed/web", http.StatusForbidden},
+		{"registry.corp/apps/signed/web", http.StatusOK},
+	} {
+		t.Run(tt.signed, func(t *testing.T) {
+			signature, err := s.upstream.SignLegacy("shop/web", image.Digest, s.release, tt.signed, ocitest.Mint{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ci.image(s.upstream, "shop/web", signature.Digest, "apps/signed/web", "sha256-"+image.Digest.Encoded()+".sig")
+			if got := p.status(t, "apps/signed/web", "1.0"); got != tt.want {
+				t.Errorf("status %d, want %d", got, tt.want)
+			}
+		})
+	}
+}
 
 // TestParallelSigners has eight people sign an image at once, each with a key of his own. No signature is lost, whichever form it has:
 // as many are listed as were made, cosign hands out as many, and accepts each. To those who sign that is so at once, to everybody else
