@@ -106,6 +106,13 @@ func TestPushedPendingServed(t *testing.T) {
 			t.Errorf("got %s, want both signatures", r.body)
 		}
 	})
+	t.Run("check judges what was pushed, from the storage alone", func(t *testing.T) {
+		for reference, want := range map[string]int{"apps/web:1.0": 0, "apps/web:2.0": 3, "apps/web:none": 1} {
+			if got := tidewaiter(t, "check", "--config", s.path("tidewaiter.yaml"), reference); got.code != want {
+				t.Errorf("%s: got %d, want %d; it says\n%s%s", reference, got.code, want, got.stdout, got.stderr)
+			}
+		}
+	})
 	t.Run("what is deleted is gone for everybody", func(t *testing.T) {
 		signer.must(403, "DELETE", tag, nil)
 		ci.must(202, "DELETE", "/v2/apps/web/manifests/"+second.Digest.String(), nil)

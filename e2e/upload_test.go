@@ -69,24 +69,29 @@ func (c *cutAfter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// peakMemory returns the most memory a process has had, in bytes.
-func peakMemory(t *testing.T, p *server) int64 {
+// peakMemory returns the most memory a process has had, in bytes: all of it, and what of it was not the program's own file, whose pages
+// the kernel can drop at any time.
+func peakMemory(t *testing.T, p *server) (all, own int64) {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for row := range strings.Lines(string(status)) {
-		if kib, ok := strings.CutPrefix(row, "VmHWM:"); ok {
-			n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(kib), " kB"), 10, 64)
-			if err != nil {
-				t.Fatal(err)
+	read := func(key string) int64 {
+		for row := range strings.Lines(string(status)) {
+			if kib, ok := strings.CutPrefix(row, key+":"); ok {
+				n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(kib), " kB"), 10, 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return n << 10
 			}
-			return n << 10
 		}
+		t.Fatalf("the kernel does not tell %s", key)
+		return 0
 	}
-	t.Fatal("the kernel does not tell the peak of memory")
-	return 0
+	all = read("VmHWM")
+	return all, all - read("RssFile")
 }
 
 // TestInterruptedUpload uploads a layer of 1 GiB over a line that is cut five times, once with the process.
@@ -117,8 +122,8 @@ func TestInterruptedUpload(t *testing.T) {
 			t.Fatalf("cut %d: got %v, %v", i, resp, err)
 		}
 		if i == 2 { // the next process goes on
-			if peak := peakMemory(t, p); peak > maxMemory {
-				t.Errorf("the first process had %d MiB of memory, want at most %d", peak>>20, maxMemory>>20)
+			if _, own := peakMemory(t, p); own > maxMemory {
+				t.Errorf("the first process had %d MiB of memory, want at most %d", own>>20, maxMemory>>20)
 			}
 			p.kill()
 			p = serve(t, config)
@@ -138,11 +143,11 @@ func TestInterruptedUpload(t *testing.T) {
 	rest := io.NewSectionReader(layer, offset, layer.size-offset)
 	ci.must(416, "PATCH", at, bytes.NewReader([]byte("x")), "Content-Range", fmt.Sprintf("%d-%d", offset+5, offset+5))
 	ci.must(201, "PUT", at+"?digest="+digest.String(), rest, "Content-Range", fmt.Sprintf("%d-%d", offset, layer.size-1))
-	if peak := peakMemory(t, p); peak > maxMemory {
-		t.Errorf("the proxy had %d MiB of memory, want at most %d", peak>>20, maxMemory>>20)
-	} else {
-		t.Logf("%d MiB over five cuts, at most %d MiB of memory", layer.size>>20, peak>>20)
+	all, own := peakMemory(t, p)
+	if own > maxMemory {
+		t.Errorf("the proxy had %d MiB of memory, want at most %d", own>>20, maxMemory>>20)
 	}
+	t.Logf("%d MiB over five cuts, at most %d MiB of memory, %d with the program itself", layer.size>>20, own>>20, all>>20)
 	if r := ci.must(200, "HEAD", "/v2/apps/web/blobs/"+digest.String(), nil); r.header.Get("Content-Length") != strconv.FormatInt(layer.size, 10) {
 		t.Errorf("the blob has %s bytes, want %d", r.header.Get("Content-Length"), layer.size)
 	}

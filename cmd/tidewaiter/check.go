@@ -19,7 +19,7 @@ func newCheck(inv *invocation) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check REF",
 		Short: "Judge one image as the proxy would, without serving it",
-		Long: `Judge an image by the same gate, policies and storage as the proxy, from its upstream, and examine all of it even where it is refused
+		Long: `Judge an image by the same gate, policies and storage as the proxy, from its upstream or as it was pushed here, and examine all of it even where it is refused
 without. Of an index, the index itself is judged, its images for --platform, and those that name no platform.
 
 Exit codes: 0 allowed, 1 could not tell, 2 usage or configuration error, 3 denied.`,
@@ -76,19 +76,21 @@ func (inv *invocation) withInstance(ctx context.Context, do func(context.Context
 
 // resolve returns the candidate a reference names, and refuses what clients could not ask for either.
 func (in *instance) resolve(ctx context.Context, reference string) (gate.Candidate, error) {
-	ref, err := oci.ParseReference(reference, in.config.DefaultUpstream, nil)
+	ref, err := oci.ParseReference(reference, in.config.DefaultUpstream, in.hosted.Hosts)
 	if err != nil {
 		return gate.Candidate{}, usageError(err)
 	}
-	if err := in.upstreams.Allowed(ref.Repository); err != nil {
-		return gate.Candidate{}, &exitError{exitDenied, err}
+	if ref.Repository.Upstream != "" {
+		if err := in.upstreams.Allowed(ref.Repository); err != nil {
+			return gate.Candidate{}, &exitError{exitDenied, err}
+		}
 	}
 	if ref.Digest == "" {
-		found, err := in.upstreams.Resolve(ctx, ref.Repository, ref.Tag)
+		desc, _, err := in.contents().Resolve(ctx, ref.Repository, ref.Tag)
 		if err != nil {
 			return gate.Candidate{}, fmt.Errorf("resolving %s: %w", ref, err)
 		}
-		ref.Digest = found.Descriptor.Digest
+		ref.Digest = desc.Digest
 	}
 	return gate.Candidate{Repository: ref.Repository, Digest: ref.Digest}, nil
 }
