@@ -390,6 +390,47 @@ func TestAllow(t *testing.T) {
 	}
 }
 
+// TestAuthors: what is pending belongs to those a grant lets push or sign. What everybody may push is nobody's own, or everybody would
+// get it without its being judged.
+func TestAuthors(t *testing.T) {
+	p := newPlace(t, func(p *place, o *access.Options) {
+		o.HtpasswdFile = p.write(t, "htpasswd", hash(t, "ci", "secret")+hash(t, "signer", "secret")+hash(t, "node", "secret"))
+		o.KeyFile = filepath.Join(p.dir, "token.key")
+		if err := access.CreateTokenKey(o.KeyFile); err != nil {
+			t.Fatal(err)
+		}
+		o.Anonymous = []access.Rule{rule("push", "open/**")}
+		o.Grants = []access.Grant{grant("user:ci", "push", "apps/**", "open/ci"), grant("user:signer", "sign", "apps/**"), grant("user:node", "pull", "**")}
+	})
+	for _, tt := range []struct {
+		law     string
+		request *http.Request
+		scope   string // of a token, if there is to be one
+		repo    string
+		want    bool
+	}{
+		{"who pushes", basic("ci", "secret"), "", "apps/web", true},
+		{"who signs", basic("signer", "secret"), "", "apps/web", true},
+		{"with a token for pulling", basic("ci", "secret"), "repository:apps/web:pull", "apps/web", true},
+		{"with a token for another repository", basic("ci", "secret"), "repository:apps/api:pull,push", "apps/web", false},
+		{"who pulls", basic("node", "secret"), "", "apps/web", false},
+		{"nobody in particular, where everybody pushes", asking(nil), "", "open/web", false},
+		{"who pulls, where everybody pushes", basic("node", "secret"), "", "open/web", false},
+		{"with a token for pushing there", basic("node", "secret"), "repository:open/web:pull,push", "open/web", false},
+		{"who is granted what everybody may", basic("ci", "secret"), "", "open/ci", true},
+	} {
+		t.Run(tt.law, func(t *testing.T) {
+			r := tt.request
+			if tt.scope != "" {
+				r = bearer(p.token(t, r, tt.scope))
+			}
+			if got := p.Authors(p.must(t, r), repo(t, tt.repo)); got != tt.want {
+				t.Errorf("got %t, want %t", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestWhatCannotBeRecordedIsNotDone(t *testing.T) {
 	p := newPlace(t, func(_ *place, o *access.Options) {
 		o.Anonymous = []access.Rule{rule("pull", "**")}

@@ -30,6 +30,14 @@ func (c *Control) rights(caller *Caller, name string) actionSet {
 	for _, r := range c.everyone { // what nobody needs a name for is not lost by having one
 		may |= r.on(name)
 	}
+	return may | c.grantedBeyond(may, caller, name)
+}
+
+// grantedBeyond returns what grants give caller on the repository called name. Those that give no more than may are not looked at.
+func (c *Control) grantedBeyond(may actionSet, caller *Caller, name string) actionSet {
+	if caller.Name == "" {
+		return 0
+	}
 	for i := range c.grants {
 		if g := &c.grants[i]; g.gives&^may != 0 && g.who.is(caller) {
 			may |= g.on(name)
@@ -53,12 +61,13 @@ func (c *Control) May(caller Caller, action Action, repo oci.Repository) bool {
 	return name != "" && caller.left(c.rights(&caller, name), name)&action.set() != 0
 }
 
-// Authors reports whether caller is one of those who push to repo or sign there, and may pull from it now. It goes by today's grants,
-// whatever of them a token was given for: clients that are about to sign show one for pulling when they read what they will sign.
+// Authors reports whether caller is one of those who are granted to push to repo or to sign there, and may pull from it now. It goes by
+// today's grants, whatever of them a token was given for: clients that are about to sign show one for pulling when they read what they
+// will sign. What everybody may push makes nobody an author: everybody who pulls would be one.
 func (c *Control) Authors(caller Caller, repo oci.Repository) bool {
 	name := repo.String()
-	rights := c.rights(&caller, name)
-	return name != "" && rights&(Push.set()|Sign.set()) != 0 && caller.left(rights, name)&Pull.set() != 0
+	granted := c.grantedBeyond(0, &caller, name)
+	return name != "" && granted&(Push.set()|Sign.set()) != 0 && caller.left(granted, name)&Pull.set() != 0
 }
 
 // Lists reports whether repo may be named to caller in a list of repositories: whether it may be pulled, a token for the catalog

@@ -20,7 +20,7 @@ const (
 	Admitted Kind = "admitted"
 	// TagDeleted: Tag stands for nothing any more. What it stood for is still there.
 	TagDeleted Kind = "tag-deleted"
-	// ManifestDeleted: Descriptor.Digest is gone, and with it every tag that stood for it.
+	// ManifestDeleted: Descriptor.Digest is gone, and with it every tag that stood for it and serves no other.
 	ManifestDeleted Kind = "manifest-deleted"
 	// Forwarded: Descriptor.Digest, with Tags and what hung on it at Revision, has arrived where it is forwarded to.
 	Forwarded Kind = "forwarded"
@@ -52,6 +52,18 @@ type Event struct {
 	Entries []oci.Digest `json:"entries,omitempty"`
 	// Revision is of Forwarded: what [Repositories.Attachments] was.
 	Revision string `json:"revision,omitempty"`
+}
+
+// What an event takes in memory, roughly: by itself, with the manifest and tag it may make, and for each digest, tag and annotation in it.
+const (
+	eventBytes = 512
+	itemBytes  = 200
+)
+
+// bytes returns what e takes in memory.
+func (e Event) bytes() int {
+	n := eventBytes + itemBytes*(len(e.Children)+len(e.Entries)+len(e.Tags)+len(e.Descriptor.Annotations))
+	return n + annotationBytes(e.Descriptor)
 }
 
 // Recorded is an event and the name of its record. Events happened in the order of their names.

@@ -40,12 +40,23 @@ func evidenceTags(d oci.Digest) []string {
 	return []string{name, name + ".sig", name + ".att", name + ".sbom"}
 }
 
-// entries returns what m holds, and whether it is of the form the tag is made for; others are not united with anything.
+// entries returns what m holds, and whether it is of the form the tag is made for; others are not united with anything, and take nothing's place.
 func (e evidenceTag) entries(m *manifest) (entries []oci.Digest, unites bool) {
 	if e.lists {
 		return m.children, oci.Manifest{MediaType: m.desc.MediaType}.IsIndex()
 	}
 	return m.entries, m.entries != nil
+}
+
+// displaces reports whether what e pushes would take the place of what was pushed under the evidence tag t, and not hold it.
+func (t *tag) displaces(e Event) bool {
+	_, unites := t.evidence.entries(pushedBy(e))
+	return t.isEvidence && len(t.union) > 0 && !unites
+}
+
+// pushedBy returns the manifest e pushes, as far as what it holds goes.
+func pushedBy(e Event) *manifest {
+	return &manifest{desc: e.Descriptor, children: e.Children, entries: e.Entries}
 }
 
 // entryName names a layer by its digest and annotations: the digest alone is that of the payload, which all signers share.

@@ -217,15 +217,30 @@ func TestWhatAnEvidenceTagKeeps(t *testing.T) {
 			t.Errorf("signatures (-got +want):\n%s", diff)
 		}
 	})
-	t.Run("nothing of another form", func(t *testing.T) {
+	t.Run("its form", func(t *testing.T) { // or whoever signs could take away what others have signed
+		for _, tt := range []struct {
+			tag string
+			odd oci.Content
+		}{{tags[0], w.image(t, "odd")}, {tags[1], index(t, image)}, {tags[1], w.signatures(t)}} {
+			before, _ := w.stored(t, tt.tag)
+			if _, err := w.Put(t.Context(), web, Reference{Tag: tt.tag}, tt.odd, "user:signer"); code(err) != oci.CodeDenied {
+				t.Errorf("%s: got %v, want it denied", tt.tag, err)
+			}
+			w.wantTag(t, tt.tag, before.Digest, "")
+		}
+		wantListed(t, "c")
+	})
+	t.Run("whatever it is first given", func(t *testing.T) {
 		odd := w.image(t, "odd")
+		w.push(t, tags[3], odd)
+		w.push(t, tags[3], w.image(t, "another"))
+		if err := w.DeleteTag(t.Context(), web, tags[0], "user:ci"); err != nil {
+			t.Fatal(err)
+		}
 		w.push(t, tags[0], odd)
 		w.wantTag(t, tags[0], odd.Digest, "")
 		w.push(t, tags[0], list("a"))
-		wantListed(t, "a", "c")
-		idx := index(t, image)
-		w.push(t, tags[1], idx)
-		w.wantTag(t, tags[1], idx.Digest, "")
+		wantListed(t, "a")
 	})
 }
 

@@ -125,7 +125,9 @@ func (r *Repositories) refusal(s *state, e Event, children []oci.Descriptor) err
 	switch {
 	case e.Immutable && tagged && t.pushed != m:
 		return errImmutable(e.Tag, t.pushed.desc.Digest)
-	case s.order >= r.limits.events:
+	case tagged && t.displaces(e):
+		return refuse(oci.CodeDenied, "the tag %s holds what others have said about a manifest, to which this cannot be added; delete it first", e.Tag)
+	case s.bytes >= r.limits.bytes:
 		return refuse(oci.CodeDenied, "so much has happened in the repository, %d events, that it takes no more", s.order)
 	case !known && len(s.manifests) >= r.limits.manifests:
 		return refuse(oci.CodeDenied, "the repository has %d manifests, and may not have more", len(s.manifests))

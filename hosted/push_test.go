@@ -198,7 +198,7 @@ func TestARepositoryThatIsFullTakesNoMore(t *testing.T) {
 		limit func(*limits)
 		push  func(t *testing.T, w *world, n int) (string, oci.Content)
 	}{
-		"events":    {func(l *limits) { l.events = 3 }, func(t *testing.T, w *world, n int) (string, oci.Content) { return "latest", w.image(t, fmt.Sprint(n)) }},
+		"bytes":     {func(l *limits) { l.bytes = 3 * eventBytes }, func(t *testing.T, w *world, n int) (string, oci.Content) { return "latest", w.image(t, fmt.Sprint(n)) }},
 		"manifests": {func(l *limits) { l.manifests = 3 }, func(t *testing.T, w *world, n int) (string, oci.Content) { return "", w.image(t, fmt.Sprint(n)) }},
 		"tags":      {func(l *limits) { l.tags = 3 }, func(t *testing.T, w *world, n int) (string, oci.Content) { return fmt.Sprint(n), w.image(t, "one") }},
 		"referrers": {func(l *limits) { l.referrers = 3 }, func(t *testing.T, w *world, n int) (string, oci.Content) {
@@ -262,5 +262,35 @@ func TestOfTwoPushesOfAnImmutableTagOneCounts(t *testing.T) {
 	}
 	for _, w := range []*world{a, b} {
 		w.wantTag(t, "v1", two.Digest, "")
+	}
+}
+
+// TestOneEventMayFillARepository: what is held is counted by its size, and not by how often something was pushed.
+func TestOneEventMayFillARepository(t *testing.T) {
+	const limit = 20 * eventBytes
+	var strangers []oci.Descriptor
+	for n := range 100 {
+		strangers = append(strangers, oci.Descriptor{MediaType: oci.MediaTypeImage, Digest: digestOf(n), Size: 1})
+	}
+	subject := oci.Descriptor{MediaType: oci.MediaTypeImage, Digest: digestOf(1), Size: 1}
+	for name, large := range map[string]oci.Content{
+		"with all it lists":   index(t, strangers...),
+		"with its annotation": contentOf(t, oci.MediaTypeIndex, wire{"manifests": []any{}, "subject": subject, "annotations": wire{"a": strings.Repeat("x", limit)}}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, newStorage(), &clock{})
+			w.limits.bytes = limit
+			tag := evidenceTags(digestOf(1))[0]
+			w.push(t, tag, large)
+			if w.folded < limit {
+				t.Errorf("%d bytes are counted, want at least %d", w.folded, limit)
+			}
+			if _, err := w.Put(t.Context(), web, Reference{Tag: "next"}, w.image(t, "next"), "user:ci"); code(err) != oci.CodeDenied {
+				t.Errorf("one more: got %v, want it denied", err)
+			}
+			if err := w.DeleteTag(t.Context(), web, tag, "user:ci"); err != nil {
+				t.Errorf("deleting: %v", err)
+			}
+		})
 	}
 }

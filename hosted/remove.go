@@ -37,8 +37,8 @@ func (r *Repositories) DeleteTag(ctx context.Context, repo oci.Repository, name,
 	})
 }
 
-// DeleteManifest removes a manifest, the tags that stand for it, and its bytes as far as nothing else holds them. It may be pushed
-// again. Errors: oci.ErrNotFound; DENIED when one of the tags must stay.
+// DeleteManifest removes a manifest, the tags that stand for it, and its bytes as far as nothing else holds them. A tag under which
+// another one is still served stands for that again. It may be pushed again. Errors: oci.ErrNotFound; DENIED when one of the tags must stay.
 func (r *Repositories) DeleteManifest(ctx context.Context, repo oci.Repository, d oci.Digest, by string) error {
 	rule, err := r.rule(repo)
 	if err != nil {
@@ -129,13 +129,26 @@ func (r *Repositories) Droppable(ctx context.Context, c gate.Candidate) (bool, e
 			return false, false
 		}
 		needs := append(slices.Clone(s.byChild[c.Digest]), m)
-		if subject, ok := s.manifests[m.subject]; ok {
-			needs = append(needs, subject)
+		for _, d := range m.subjects() {
+			if subject, ok := s.manifests[d]; ok {
+				needs = append(needs, subject)
+			}
 		}
 		needed := slices.ContainsFunc(needs, func(m *manifest) bool { return m.admitted || m.pushedAt.After(expired) })
 		return !needed, true
 	})
 	return droppable, err
+}
+
+// subjects returns what m says something about, by itself or by the evidence tags that stand for it.
+func (m *manifest) subjects() []oci.Digest {
+	subjects := []oci.Digest{m.subject}
+	for name := range m.tags {
+		if evidence, ok := parseEvidenceTag(name); ok {
+			subjects = append(subjects, evidence.subject)
+		}
+	}
+	return subjects
 }
 
 // Expire removes a denied candidate whose bytes may go, see [Repositories.Droppable], so that nothing stands for what is not there. It

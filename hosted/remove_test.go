@@ -95,6 +95,21 @@ func TestDroppable(t *testing.T) {
 	want("not here", web, digestOf(1), false)
 	want("the child of an index that is younger", web, child.Digest, false)
 	want("what is about an image that is younger", web, sig.Digest, false)
+	t.Run("what is kept under the evidence tag of an image that was admitted", func(t *testing.T) { // cosign names no subject there
+		tag := evidenceTags(admitted.Digest)[1]
+		first, second := w.signatures(t, "a"), w.signatures(t, "b")
+		w.push(t, tag, first)
+		w.push(t, tag, second)
+		stray := w.push(t, evidenceTags(digestOf(1))[1], w.signatures(t, "c"))
+		c.pass(DefaultPending)
+		united, err := w.Resolve(t.Context(), web, tag)
+		if err != nil || united.Pushed.Digest == second.Digest {
+			t.Fatalf("Resolve: got %s, %v, want what unites both", united.Pushed.Digest, err)
+		}
+		want("it", web, united.Pushed.Digest, false)
+		want("what it was before", web, first.Digest, true)
+		want("of an image that is not here", web, stray.Digest, true)
+	})
 	t.Run("what expires is gone with its tags", func(t *testing.T) {
 		expired, err := w.Expire(t.Context(), gate.Candidate{Repository: web, Digest: pending.Digest})
 		if !expired || err != nil {
@@ -105,5 +120,51 @@ func TestDroppable(t *testing.T) {
 		if expired || err != nil {
 			t.Errorf("Expire of what was admitted: got %t, %v, want false", expired, err)
 		}
+	})
+}
+
+// TestWhatIsTakenAwayLeavesWhatIsServed removes what was pushed over an image that is served, in each way there is.
+func TestWhatIsTakenAwayLeavesWhatIsServed(t *testing.T) {
+	for name, remove := range map[string]func(w *world, d oci.Digest) error{
+		"because its time is over": func(w *world, d oci.Digest) error {
+			w.clock.pass(DefaultPending)
+			_, err := w.Expire(t.Context(), gate.Candidate{Repository: web, Digest: d})
+			return err
+		},
+		"because somebody deletes it": func(w *world, d oci.Digest) error { return w.DeleteManifest(t.Context(), web, d, "user:ci") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, c := newStorage(), &clock{}
+			w := start(t, s, c)
+			good, bad := w.image(t, "good"), w.image(t, "bad")
+			w.push(t, "latest", good)
+			w.admit(t, good.Digest)
+			w.push(t, "latest", bad)
+			w.push(t, "bad", bad)
+			w.wantTag(t, "latest", bad.Digest, good.Digest)
+			if err := remove(w, bad.Digest); err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range []*world{w, start(t, s, c)} {
+				w.wantTag(t, "latest", good.Digest, good.Digest)
+				w.wantTag(t, "bad", "", "")
+			}
+			if err := w.DeleteManifest(t.Context(), web, good.Digest, "user:ci"); err != nil {
+				t.Fatal(err)
+			}
+			w.wantTag(t, "latest", "", "")
+		})
+	}
+	t.Run("but an evidence tag goes with what it stands for", func(t *testing.T) { // or what was deleted from it would be back
+		w := start(t, newStorage(), &clock{})
+		tag := evidenceTags(w.push(t, "", w.image(t, "image")).Digest)[1]
+		one, both := w.signatures(t, "a"), w.signatures(t, "a", "b")
+		w.push(t, tag, one)
+		w.admit(t, one.Digest)
+		w.push(t, tag, both)
+		if err := w.DeleteManifest(t.Context(), web, both.Digest, "user:ci"); err != nil {
+			t.Fatal(err)
+		}
+		w.wantTag(t, tag, "", "")
 	})
 }

@@ -70,7 +70,7 @@ type Repositories struct {
 	// mu is taken before the lock of a repository, never after.
 	mu           sync.Mutex
 	repositories map[oci.Repository]*repository // guarded by mu
-	folded       int                            // guarded by mu; the events held of all repositories together
+	folded       int                            // guarded by mu; the bytes of the events held of all repositories together
 }
 
 // New returns the repositories hosted by these rules. It panics when an option it cannot do without is missing. It reads nothing yet.
@@ -187,7 +187,7 @@ func (r *Repositories) Parents(ctx context.Context, c gate.Candidate) ([]gate.Ca
 }
 
 // Attachments identifies what hangs on c: its referrers, what its evidence tags stand for, the indexes that list it and what hangs on
-// those. It changes exactly when one of them comes or goes; it is empty when there is nothing.
+// those. It changes exactly when one of them comes or goes, and does not become what it was before; it is empty when there never was any.
 func (r *Repositories) Attachments(ctx context.Context, c gate.Candidate) (string, error) {
 	revision, _, err := ask(ctx, r, c.Repository, func(s *state) (string, bool) { return s.attachments(c.Digest), true })
 	return revision, err

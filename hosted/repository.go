@@ -16,25 +16,26 @@ const maxAge = 5 * time.Second
 
 // limits keep what is remembered finite.
 type limits struct {
-	// events, manifests and tags are of one repository, which is held whole; beyond them nothing more is pushed to it.
-	events, manifests, tags int
+	// bytes, manifests and tags are of one repository, whose events are held whole, and by what they hold: a list of a thousand digests is
+	// one too. Beyond them nothing more is pushed to it.
+	bytes, manifests, tags int
 	// referrers are those of one subject.
 	referrers int
 	// eventTags are those of one event; more are said in several.
 	eventTags int
-	// folded is how many events are held of all repositories together. Beyond it repositories are forgotten and read again when asked
-	// about.
+	// folded is how many bytes of events are held of all repositories together. Beyond it repositories are forgotten and read again when
+	// asked about.
 	folded int
 }
 
 // production are the limits outside tests.
 var production = limits{
-	events:    1 << 18, // at some 500 bytes each; ten builds an hour of three events reach it in a year
+	bytes:     1 << 27, // ten builds an hour of three events reach it in a year
 	manifests: 1 << 16, // one manifest is nearly always more than one event
 	tags:      1 << 16, //
 	referrers: 2000,    // as they must fit a list a client reads; some dozens are usual
 	eventTags: 1000,    // at most 128 KiB
-	folded:    1 << 20, // half a GiB
+	folded:    1 << 29, // four repositories that are full
 }
 
 // repository is the fold over the events of one repository.
@@ -52,6 +53,7 @@ type repository struct {
 	dropped  bool            // guarded by mu; it has been forgotten, and counts its events no more
 	known    map[string]bool // guarded by mu; the names of events
 	events   []Recorded      // guarded by mu; sorted by name, those that are not believed left out
+	bytes    int             // guarded by mu; what events take in memory, also those that are not believed
 	state    *state          // guarded by mu; what events add up to
 	// tried are evidence tags and what they stood for when they could not be united. Guarded by mu.
 	tried map[string]oci.Digest
@@ -201,8 +203,9 @@ func (r *Repositories) add(rp *repository, events ...Recorded) {
 			continue
 		}
 		rp.known[e.Name] = true
+		rp.bytes += e.Event.bytes()
 		if !rp.dropped {
-			r.folded++
+			r.folded += e.Event.bytes()
 		}
 		if e.Event.Kind == "" { // not believed
 			continue
@@ -257,6 +260,6 @@ func (r *Repositories) drop(rp *repository) {
 	delete(r.repositories, rp.name)
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
-	r.folded -= len(rp.known)
+	r.folded -= rp.bytes
 	rp.dropped = true
 }

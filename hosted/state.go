@@ -14,14 +14,16 @@ import (
 
 // state is what the events of a repository add up to. It is only read once events have been applied.
 type state struct {
-	// order counts the events that were applied.
-	order int
+	// order counts the events that were applied, bytes what they take in memory.
+	order, bytes int
 	// manifests are those that are here, and gone those that were and are not.
 	manifests map[oci.Digest]*manifest
 	gone      map[oci.Digest]bool
 	tags      map[string]*tag
 	// bySubject and byChild are the manifests that refer to a digest or, as an index, list it.
 	bySubject, byChild map[oci.Digest][]*manifest
+	// turns counts what came to hang on a digest or went away again.
+	turns map[oci.Digest]int
 
 	memo      sync.Mutex
 	revisions map[oci.Digest]string // guarded by memo; what attachments has returned, until the next event
@@ -69,7 +71,8 @@ type tag struct {
 func newState() *state {
 	return &state{
 		manifests: map[oci.Digest]*manifest{}, gone: map[oci.Digest]bool{}, tags: map[string]*tag{},
-		bySubject: map[oci.Digest][]*manifest{}, byChild: map[oci.Digest][]*manifest{}, revisions: map[oci.Digest]string{},
+		bySubject: map[oci.Digest][]*manifest{}, byChild: map[oci.Digest][]*manifest{}, turns: map[oci.Digest]int{},
+		revisions: map[oci.Digest]string{},
 	}
 }
 
@@ -85,6 +88,7 @@ func fold(events []Recorded) *state {
 // apply adds an event. One that makes no sense in this state changes nothing: it came late, by another replica.
 func (s *state) apply(e Event) {
 	s.order++
+	s.bytes += e.bytes()
 	clear(s.revisions)
 	m := s.manifests[e.Descriptor.Digest]
 	switch e.Kind {
@@ -118,6 +122,7 @@ func (s *state) push(e Event) {
 		delete(s.gone, m.desc.Digest)
 		if m.subject != "" {
 			s.bySubject[m.subject] = append(s.bySubject[m.subject], m)
+			s.turns[m.subject]++
 		}
 	}
 	m.order, m.pushedAt = s.order, e.At
@@ -126,6 +131,7 @@ func (s *state) push(e Event) {
 		m.index = true
 		for _, child := range m.children {
 			s.byChild[child] = append(s.byChild[child], m)
+			s.turns[child]++
 		}
 	}
 	if e.Entries != nil {
@@ -151,6 +157,7 @@ func (s *state) move(name string, m *manifest, immutable bool) {
 	}
 	if t.pushed != m {
 		delete(m.forwarded, name) // what it was forwarded as before, it is not any more
+		s.turn(t)
 	}
 	t.pushed = m
 	m.tags[name] = true
@@ -159,6 +166,13 @@ func (s *state) move(name string, m *manifest, immutable bool) {
 		if len(s.lacking(t)) == 0 {
 			t.union = []*manifest{m}
 		}
+	}
+}
+
+// turn notes that an evidence tag has come to stand for something else, or for nothing.
+func (s *state) turn(t *tag) {
+	if t.isEvidence {
+		s.turns[t.evidence.subject]++
 	}
 }
 
@@ -202,8 +216,7 @@ func (s *state) lackingIn(e Event) []part {
 	if !ok {
 		return nil
 	}
-	m := &manifest{desc: e.Descriptor, children: e.Children, entries: e.Entries}
-	return s.lacking(&tag{evidence: t.evidence, isEvidence: t.isEvidence, pushed: m, union: t.union})
+	return s.lacking(&tag{evidence: t.evidence, isEvidence: t.isEvidence, pushed: pushedBy(e), union: t.union})
 }
 
 // admit notes that m may be served, and under which tags. One that stands for something else by now is left as it is.
@@ -234,14 +247,22 @@ func (s *state) untag(name string) {
 	if t, ok := s.tags[name]; ok {
 		delete(t.pushed.tags, name)
 		delete(s.tags, name)
+		s.turn(t)
 	}
 }
 
-// remove takes a manifest away, with the tags that stand for it.
+// remove takes a manifest away, with the tags that stand for it. A tag that serves another one goes back to standing for that: to
+// everybody who pulls it never stood for m.
 func (s *state) remove(m *manifest) {
 	for name, t := range s.tags {
+		if t.pushed == m && t.served != nil && t.served != m && !t.isEvidence {
+			t.pushed = t.served
+			t.pushed.tags[name] = true
+			continue
+		}
 		if t.pushed == m {
 			delete(s.tags, name)
+			s.turn(t)
 			continue
 		}
 		if t.served == m {
@@ -249,9 +270,15 @@ func (s *state) remove(m *manifest) {
 		}
 		t.union = without(t.union, m)
 	}
-	unlist(s.bySubject, m.subject, m)
+	if m.subject != "" {
+		unlist(s.bySubject, m.subject, m)
+		s.turns[m.subject]++
+	}
 	for _, child := range m.children {
-		unlist(s.byChild, child, m)
+		if m.index {
+			unlist(s.byChild, child, m)
+			s.turns[child]++
+		}
 	}
 	delete(s.manifests, m.desc.Digest)
 	s.gone[m.desc.Digest] = true
@@ -279,7 +306,7 @@ func (s *state) unserved(m *manifest) []string {
 	return tags
 }
 
-// attachments returns the revision of what hangs on d; empty for nothing.
+// attachments returns the revision of what hangs on d; empty if nothing ever did. It never is again what it was once.
 func (s *state) attachments(d oci.Digest) string {
 	s.memo.Lock()
 	defer s.memo.Unlock()
@@ -303,11 +330,12 @@ func (s *state) revise(d oci.Digest) string {
 	for _, m := range s.byChild[d] {
 		terms = append(terms, "parent "+m.desc.Digest.String()+" "+s.revise(m.desc.Digest))
 	}
-	if len(terms) == 0 {
+	if s.turns[d] == 0 {
 		return ""
 	}
 	slices.SortFunc(terms, cmp.Compare)
 	h := sha256.New()
+	_, _ = fmt.Fprintf(h, "%d,", s.turns[d])
 	for _, term := range terms {
 		_, _ = fmt.Fprintf(h, "%d:%s,", len(term), term) // a hash never fails; the length keeps terms apart
 	}

@@ -30,7 +30,7 @@ type Rights interface {
 	Allow(ctx context.Context, caller access.Caller, action access.Action, repo oci.Repository) error
 	// May is Allow for what is not worth a record.
 	May(caller access.Caller, action access.Action, repo oci.Repository) bool
-	// Authors reports whether caller is one of those who push to repo or sign there, and may pull from it now. It does not matter for
+	// Authors reports whether caller is one of those who are granted to push to repo or sign there, and may pull from it now. It does not matter for
 	// what its token was given: a client that is about to sign shows one for pulling when it reads what it will sign.
 	Authors(caller access.Caller, repo oci.Repository) bool
 }

@@ -344,6 +344,32 @@ func TestReferrersPages(t *testing.T) {
 	}
 }
 
+// TestAPageOfReferrersIsNoLargerThanAnIndexMayBe: it is written by whoever signs, and clients read no more of one.
+func TestAPageOfReferrersIsNoLargerThanAnIndexMayBe(t *testing.T) {
+	f := newFixture(t)
+	const each = 60 << 10
+	for i := range 150 {
+		f.referrers = append(f.referrers, oci.Descriptor{
+			MediaType: oci.MediaTypeImage, Digest: oci.FromBytes([]byte{byte(i)}), Size: 1, Annotations: map[string]string{"a": strings.Repeat("<", each/6)},
+		})
+	}
+	f.referrers[20].Annotations["a"] = strings.Repeat("<", oci.MaxManifestBytes/6) // alone more than fits
+	got, pages := 0, 0
+	for target := "/v2/docker.io/library/app/referrers/" + oci.FromBytes(nil).String(); target != ""; pages++ {
+		w := f.do("GET", target)
+		var index struct{ Manifests []oci.Descriptor }
+		decode(t, w.Body.Bytes(), &index)
+		got += len(index.Manifests)
+		if w.Body.Len() > oci.MaxManifestBytes && len(index.Manifests) > 1 || len(index.Manifests) == 0 {
+			t.Errorf("page %d has %d referrers in %d bytes, want at most %d", pages, len(index.Manifests), w.Body.Len(), oci.MaxManifestBytes)
+		}
+		target, _, _ = strings.Cut(strings.TrimPrefix(w.Header().Get("Link"), "<"), ">")
+	}
+	if got != len(f.referrers) || pages != 4 {
+		t.Errorf("got %d referrers on %d pages, want %d on 4", got, pages, len(f.referrers))
+	}
+}
+
 func TestHostedIndexChild(t *testing.T) {
 	f := newFixture(t)
 	d := withDock(f)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"slices"
 
@@ -11,9 +12,12 @@ import (
 // maxPage bounds the tags or repositories of one answer; Link leads to the rest. It is the page size the largest registries end at.
 const maxPage = 1000
 
-// maxReferrersPage bounds the referrers of one answer, which is an index and no larger than one may be: each has some kilobytes of
-// annotations at most.
-const maxReferrersPage = 500
+// maxReferrersPage and maxReferrersBytes bound the referrers of one answer, which is an index and no larger than one may be, with what
+// is around them. Each usually has some kilobytes of annotations at most; but that is for whoever pushes it to say.
+const (
+	maxReferrersPage  = 500
+	maxReferrersBytes = oci.MaxManifestBytes - 1<<10
+)
 
 // serveTags answers end-8a and end-8b. At an upstream it is what the upstream lists, and a tag in it says nothing of what the gate
 // will say; of a hosted repository those who only pull are told what was admitted.
@@ -105,13 +109,25 @@ func (p *Proxy) serveReferrers(x *exchange, r *http.Request, q oci.Request) erro
 		at := slices.IndexFunc(manifests, func(d oci.Descriptor) bool { return d.Digest.String() == q.Last })
 		manifests = manifests[at+1:] // all of them, rather than too few, when the last one has gone
 	}
-	if len(manifests) > maxReferrersPage {
-		manifests = manifests[:maxReferrersPage]
-		linkNext(x.answer, q, oci.NoLimit, manifests[maxReferrersPage-1].Digest.String())
+	if n := fitting(manifests); n < len(manifests) {
+		manifests = manifests[:n]
+		linkNext(x.answer, q, oci.NoLimit, manifests[n-1].Digest.String())
 	}
 	return writeJSON(x.answer, oci.MediaTypeIndex, struct {
 		SchemaVersion int              `json:"schemaVersion"`
 		MediaType     string           `json:"mediaType"`
 		Manifests     []oci.Descriptor `json:"manifests"`
 	}{2, oci.MediaTypeIndex, manifests})
+}
+
+// fitting returns how many of the first referrers fit a page: at least one, if there is one.
+func fitting(referrers []oci.Descriptor) int {
+	size := 0
+	for i, d := range referrers {
+		one, err := json.Marshal(d)
+		if size += len(one) + len(","); i > 0 && (err != nil || i == maxReferrersPage || size > maxReferrersBytes) {
+			return i
+		}
+	}
+	return len(referrers)
 }

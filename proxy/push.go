@@ -68,16 +68,41 @@ func readManifest(r *http.Request) (oci.Content, oci.Manifest, error) {
 
 // evidenceTag matches the tags under which clients keep what belongs to a manifest (distribution-spec, Referrers Tag Schema; cosign
 // appends a suffix).
-var evidenceTag = regexp.MustCompile(`^sha256-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?$`)
+var evidenceTag = regexp.MustCompile(`^sha256-([0-9a-f]{64})(?:\.(?:sig|att|sbom))?$`)
 
 // mayPut returns nil if the caller may store m where q says. Whoever may only sign adds to what is there, and moves no tag that
 // somebody deploys.
 func (p *Proxy) mayPut(ctx context.Context, x *exchange, q oci.Request, m oci.Manifest) error {
 	attaches := m.Subject != nil && q.Tag == "" || evidenceTag.MatchString(q.Tag)
-	if attaches && !p.o.Rights.May(x.caller, access.Push, x.repo) {
-		return p.allow(ctx, x, access.Sign)
+	if !attaches || p.o.Rights.May(x.caller, access.Push, x.repo) {
+		return p.allow(ctx, x, access.Push)
 	}
-	return p.allow(ctx, x, access.Push)
+	if err := p.allow(ctx, x, access.Sign); err != nil {
+		return err
+	}
+	return p.attachable(ctx, x, q, m)
+}
+
+// attachable returns nil if what m refers to, by its subject or by the evidence tag q names, is in the repository. Otherwise whoever may
+// sign could fill it with whatever refers to nothing.
+func (p *Proxy) attachable(ctx context.Context, x *exchange, q oci.Request, m oci.Manifest) error {
+	var about []oci.Digest
+	if m.Subject != nil {
+		about = append(about, m.Subject.Digest)
+	}
+	if named := evidenceTag.FindStringSubmatch(q.Tag); named != nil {
+		about = append(about, oci.Digest("sha256:"+named[1]))
+	}
+	for _, d := range about {
+		_, err := p.o.Hosted.Contents.Stat(ctx, x.repo, d)
+		if oci.IsMissing(err) {
+			return &oci.Error{Code: oci.CodeDenied, Message: "who may only sign adds to what is there, and the repository does not have " + d.String()}
+		}
+		if err != nil {
+			return failure("could not look up what is signed", err)
+		}
+	}
+	return nil
 }
 
 // serveDelete answers end-9 and end-10.

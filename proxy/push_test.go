@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/oci"
 )
 
@@ -41,7 +42,7 @@ func signatureOf(subject oci.Digest) string {
 
 func TestPutManifest(t *testing.T) {
 	subject := oci.FromBytes([]byte("subject"))
-	signature := signatureOf(subject)
+	signature, stray := signatureOf(subject), signatureOf(oci.FromBytes([]byte("absent")))
 	tagOf := "sha256-" + subject.Encoded()
 	byDigest := func(body string) string { return oci.FromBytes([]byte(body)).String() }
 	missing := &oci.Error{Code: oci.CodeManifestBlobUnknown, Message: "blobs are missing"}
@@ -62,6 +63,9 @@ func TestPutManifest(t *testing.T) {
 		{"a signer moves no tag", "signer", "v1", emptyIndex, oci.MediaTypeIndex, nil, 403, oci.CodeDenied, "user:signer push apps/web false"},
 		{"a signer moves no tag, not with a subject either", "signer", "v1", signature, oci.MediaTypeImage, nil, 403, oci.CodeDenied, "user:signer push apps/web false"},
 		{"a signer adds nothing without a subject", "signer", byDigest(emptyIndex), emptyIndex, oci.MediaTypeIndex, nil, 403, oci.CodeDenied, "user:signer push apps/web false"},
+		{"a signer adds nothing to what is not there", "signer", byDigest(stray), stray, oci.MediaTypeImage, nil, 403, oci.CodeDenied, "user:signer sign apps/web true"},
+		{"nor under its tag", "signer", strings.Replace(byDigest("absent"), ":", "-", 1) + ".sig", signature, oci.MediaTypeImage, nil, 403, oci.CodeDenied, "user:signer sign apps/web true"},
+		{"whoever pushes may begin with the signature", "ci", byDigest(stray), stray, oci.MediaTypeImage, nil, 201, "", "user:ci push apps/web true"},
 		{"whoever pulls does not push", "reader", "v1", emptyIndex, oci.MediaTypeIndex, nil, 403, oci.CodeDenied, "user:reader push apps/web false"},
 		{"nobody pushes", "", "v1", emptyIndex, oci.MediaTypeIndex, nil, 401, oci.CodeUnauthorized, ""},
 		{"not JSON", "ci", "v1", "nonsense", oci.MediaTypeIndex, nil, 400, oci.CodeManifestInvalid, ""},
@@ -79,6 +83,7 @@ func TestPutManifest(t *testing.T) {
 			f := newFixture(t)
 			d := withDock(f)
 			d.failures["put apps/web"] = tt.fails
+			d.manifests[gate.Candidate{Repository: oci.Repository{Path: "apps/web"}, Digest: subject}] = oci.Content{Digest: subject}
 			w := f.send("PUT", "/v2/apps/web/manifests/"+tt.reference, tt.body, append(as(tt.who), "Content-Type", tt.mediaType)...)
 			if w.Code != tt.want || !strings.Contains(w.Body.String(), string(tt.wantCode)) {
 				t.Fatalf("got %d %.300s, want %d %s", w.Code, w.Body, tt.want, tt.wantCode)
@@ -93,8 +98,11 @@ func TestPutManifest(t *testing.T) {
 			want := map[string]string{
 				"Location": "/v2/apps/web/manifests/" + digest, "Docker-Content-Digest": digest, "Content-Length": "0", "Cache-Control": "no-store",
 			}
-			if tt.body == signature {
+			switch tt.body {
+			case signature:
 				want["OCI-Subject"] = subject.String()
+			case stray:
+				want["OCI-Subject"] = byDigest("absent")
 			}
 			got := checkedHeaders(t, w)
 			if s, ok := got["Oci-Subject"]; ok {
@@ -115,6 +123,19 @@ func TestManifestThatBreaksOff(t *testing.T) {
 	w := f.sendFrom("PUT", "/v2/apps/web/manifests/v1", body, append(as("ci"), "Content-Type", oci.MediaTypeIndex)...)
 	if w.Code != 503 || len(d.calls) > 0 {
 		t.Errorf("got %d, and did %v", w.Code, d.calls)
+	}
+}
+
+// TestAnUploadNobodyCanGoOnWithIsNotKept: one that was begun and ended by the same request has no name its client knows.
+func TestAnUploadNobodyCanGoOnWithIsNotKept(t *testing.T) {
+	f := newFixture(t)
+	d := withDock(f)
+	body := io.MultiReader(strings.NewReader("some"), errReader{})
+	if w := f.sendFrom("POST", "/v2/apps/web/blobs/uploads/?digest="+oci.FromBytes([]byte("all")).String(), body, as("ci")...); w.Code != 503 {
+		t.Errorf("got %d %s, want 503", w.Code, w.Body)
+	}
+	if len(d.uploads) > 0 {
+		t.Errorf("%d uploads are kept", len(d.uploads))
 	}
 }
 

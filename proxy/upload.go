@@ -71,7 +71,11 @@ func (p *Proxy) startUpload(x *exchange, r *http.Request, q oci.Request) error {
 		return p.accepted(x.answer, upload, 0)
 	}
 	upload.Digest = q.Digest
-	return p.finishUpload(x, r, upload, Anywhere)
+	err = p.finishUpload(x, r, upload, Anywhere)
+	if err != nil { // the client was never told its name; one that cannot be removed now, or was already, is purged later
+		_ = p.o.Hosted.Sessions.Cancel(context.WithoutCancel(r.Context()), x.repo, session)
+	}
+	return err
 }
 
 // mount gives the repository a blob of another one, if the caller may pull there and it is among what is admitted there. If not, for
