@@ -1,0 +1,503 @@
+package advisories
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/internal/ocitest"
+	"github.com/tidewaiter/tidewaiter/oci"
+	"github.com/tidewaiter/tidewaiter/scan"
+	"github.com/tidewaiter/tidewaiter/upstream"
+)
+
+// today is the time of these tests.
+var today = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
+
+func atToday() time.Time { return today }
+
+// checkAsReader checks a database as cmd does, by opening it as the scanner will.
+func checkAsReader(ctx context.Context, dir string) (gate.Snapshot, error) {
+	a, err := scan.OpenAdvisories(ctx, dir, 0, atToday)
+	if err != nil {
+		return gate.Snapshot{}, err
+	}
+	return a.Snapshot(), a.Close()
+}
+
+func newTestFolder(t *testing.T) *Folder {
+	t.Helper()
+	return NewFolder(filepath.Join(t.TempDir(), "advisories"), checkAsReader, atToday)
+}
+
+// database returns the two files of a database built so long before today, which names one vulnerability.
+func database(t *testing.T, age time.Duration, id string) (db, metadata []byte) {
+	t.Helper()
+	dir := t.TempDir()
+	err := ocitest.WriteAdvisories(dir, today.Add(-age), []ocitest.Advisory{
+		{Bucket: "npm::GitHub Security Advisory npm", Package: "lodash", ID: id, Vulnerable: []string{"<1.0.0"}, Source: "ghsa", Severity: "high"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return readTest(t, filepath.Join(dir, databaseName)), readTest(t, filepath.Join(dir, metadataName))
+}
+
+func readTest(t *testing.T, path string) []byte {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+func writeTest(t *testing.T, path string, content []byte) string {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, content, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// entry is one entry of a tar archive.
+type entry struct {
+	tar.Header
+	content []byte
+}
+
+func file(name string, content []byte) entry {
+	return entry{tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, ModTime: today.Add(-time.Hour)}, content}
+}
+
+func pack(t *testing.T, entries ...entry) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, e := range entries {
+		h := e.Header
+		h.Size = int64(len(e.content))
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(e.content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func zipped(t *testing.T, content []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// packed returns a database as publishers pack it.
+func packed(t *testing.T, age time.Duration, id string) []byte {
+	t.Helper()
+	db, metadata := database(t, age, id)
+	return zipped(t, pack(t, file(databaseName, db), file(metadataName, metadata)))
+}
+
+// source is a registry that holds databases, and how it is asked.
+type source struct {
+	*ocitest.Registry
+	client *upstream.Registries
+	ref    oci.Reference
+}
+
+func newSource(t *testing.T) *source {
+	t.Helper()
+	r, err := ocitest.StartRegistry(ocitest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	client, err := upstream.New([]upstream.Config{{Host: "registry.test", URL: r.URL(), UnsafePrivateAddresses: true, Allow: []string{"trivy-db"}}}, upstream.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	ref, err := ParseSource("registry.test/trivy-db:2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &source{r, client, ref}
+}
+
+// publish makes a layer what the tag leads to.
+func (s *source) publish(t *testing.T, layer []byte) oci.Digest {
+	t.Helper()
+	desc, err := s.PushImage("trivy-db", "2", artifact(layer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return desc.Digest
+}
+
+func artifact(layer []byte) ocitest.Image {
+	return ocitest.Image{
+		Layers: []ocitest.LayerSpec{{Blob: layer, MediaType: layerMediaType}}, ConfigBlob: []byte("{}"),
+		ConfigMediaType: "application/vnd.aquasec.trivy.config.v1+json",
+	}
+}
+
+// inUse returns the names of the generations and which the links lead to, having checked that nothing else is left.
+func inUse(t *testing.T, f *Folder) Status {
+	t.Helper()
+	s, err := f.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(f.Path())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	kept := []string{f.target(currentName), f.target(previousName)}
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case slices.Contains([]string{currentName, previousName, statusName, rolledBackName, lockName, overlayName}, name):
+		case strings.HasPrefix(name, generationPrefix) && slices.Contains(kept, name):
+		default:
+			t.Errorf("%s was left behind", name)
+		}
+	}
+	return s
+}
+
+func TestUpdate(t *testing.T) {
+	s, f := newSource(t), newTestFolder(t)
+	update := func(want bool) {
+		t.Helper()
+		if changed, err := f.Update(t.Context(), s.client, s.ref); err != nil || changed != want {
+			t.Fatalf("got %t, %v, want %t", changed, err, want)
+		}
+	}
+	first := s.publish(t, packed(t, 48*time.Hour, "CVE-2026-0001"))
+	update(true)
+	if got := inUse(t, f); got.InUse == nil || got.InUse.Digest != first || got.Previous != nil || !got.InUse.BuiltAt.Equal(today.Add(-48*time.Hour)) ||
+		got.InUse.From != "registry.test/trivy-db:2" || !got.SucceededAt.Equal(today) || !got.InUse.NextUpdate.Equal(today.Add(-24*time.Hour)) {
+		t.Errorf("after the first: got %+v", got)
+	}
+	if snapshot, err := checkAsReader(t.Context(), f.Path()); err != nil || snapshot.ID != inUse(t, f).InUse.Snapshot {
+		t.Errorf("its reader finds %+v, %v", snapshot, err)
+	}
+
+	s.ResetRequests()
+	update(false)
+	if got := s.Count("GET", ocitest.KindBlob); got != 0 || len(s.Requests()) > 2 { // the manifest, and once asking who may
+		t.Errorf("what is in use was fetched again: %v", s.Requests())
+	}
+
+	second := s.publish(t, packed(t, 24*time.Hour, "CVE-2026-0002"))
+	update(true)
+	third := s.publish(t, packed(t, time.Hour, "CVE-2026-0003"))
+	update(true)
+	if got := inUse(t, f); got.InUse.Digest != third || got.Previous.Digest != second {
+		t.Errorf("after the third: got %+v", got)
+	}
+	if generations, err := filepath.Glob(filepath.Join(f.Path(), generationPrefix+"*")); err != nil || len(generations) != 2 {
+		t.Errorf("%v are kept, want the one in use and the one before", generations)
+	}
+
+	// The tag is turned back, by mistake or to hide something.
+	s.Tag("trivy-db", "2", first)
+	if changed, err := f.Update(t.Context(), s.client, s.ref); changed || !errors.Is(err, ErrOlder) {
+		t.Errorf("an older one: got %t, %v", changed, err)
+	}
+	if got := inUse(t, f); got.InUse.Digest != third || !got.FailedAt.Equal(today) || !strings.Contains(got.Failure, "older") {
+		t.Errorf("after an older one: got %+v", got)
+	}
+	// Who names the digest has said what he wants.
+	pinned := s.ref
+	pinned.Digest = first
+	if changed, err := f.Update(t.Context(), s.client, pinned); !changed || err != nil {
+		t.Errorf("an older one by its digest: got %t, %v", changed, err)
+	}
+	if got := inUse(t, f).InUse; got.Digest != first || got.Verified != "digest" {
+		t.Errorf("by digest: got %+v", got)
+	}
+}
+
+func TestUpdateRefuses(t *testing.T) {
+	db, metadata := database(t, time.Hour, "CVE-2026-0002")
+	good := pack(t, file(databaseName, db), file(metadataName, metadata))
+	broken := slices.Clone(db)
+	for i := len(broken) / 2; i < len(broken); i++ {
+		broken[i] ^= 0x5a
+	}
+	link := entry{tar.Header{Name: databaseName, Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd"}, nil}
+	var many []entry
+	for range maxEntries + 1 {
+		many = append(many, file("x", nil))
+	}
+	for name, layer := range map[string][]byte{
+		"a layer that is no archive":          []byte("nothing of the kind"),
+		"a compressed layer that is none":     zipped(t, []byte("nothing of the kind")),
+		"an archive cut off":                  zipped(t, good)[:len(zipped(t, good))/2],
+		"an archive without a database":       zipped(t, pack(t, file(metadataName, metadata))),
+		"a database elsewhere in the archive": zipped(t, pack(t, file("sub/"+databaseName, db))),
+		"a database that climbs":              zipped(t, pack(t, file("../"+databaseName, db))),
+		"a link":                              zipped(t, pack(t, link, file(databaseName, db))),
+		"two databases":                       zipped(t, pack(t, file(databaseName, db), file(databaseName, db))),
+		"a database that is damaged":          zipped(t, pack(t, file(databaseName, broken), file(metadataName, metadata))),
+		"a database that is something else":   zipped(t, pack(t, file(databaseName, []byte("hello")), file(metadataName, metadata))),
+		"metadata that are none":              zipped(t, pack(t, file(databaseName, db), file(metadataName, []byte("{")))),
+		"metadata that do not end":            zipped(t, pack(t, file(databaseName, db), file(metadataName, make([]byte, maxMetadataBytes+1)))),
+		"another schema":                      zipped(t, pack(t, file(databaseName, db), file(metadataName, bytes.Replace(metadata, []byte(`"Version":2`), []byte(`"Version":3`), 1)))),
+		"too many entries":                    zipped(t, pack(t, append(many, file(databaseName, db))...)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, f := newSource(t), newTestFolder(t)
+			before := s.publish(t, packed(t, 2*time.Hour, "CVE-2026-0001"))
+			if _, err := f.Update(t.Context(), s.client, s.ref); err != nil {
+				t.Fatal(err)
+			}
+			s.publish(t, layer)
+			if changed, err := f.Update(t.Context(), s.client, s.ref); changed || err == nil {
+				t.Errorf("got %t, %v", changed, err)
+			}
+			if got := inUse(t, f); got.InUse.Digest != before || !got.FailedAt.Equal(today) || got.Failure == "" {
+				t.Errorf("in use is %+v", got)
+			}
+			if _, err := checkAsReader(t.Context(), f.Path()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestUpdateRefusesArtifactsOfAnotherForm(t *testing.T) {
+	layer := packed(t, time.Hour, "CVE-2026-0001")
+	two := artifact(layer)
+	two.Layers = append(two.Layers, two.Layers[0])
+	other := artifact(layer)
+	other.Layers[0].MediaType = "application/vnd.oci.image.layer.v1.tar+gzip"
+	for name, img := range map[string]ocitest.Image{"two layers": two, "a layer of another type": other, "none": {ConfigBlob: []byte("{}")}} {
+		t.Run(name, func(t *testing.T) {
+			s, f := newSource(t), newTestFolder(t)
+			if _, err := s.PushImage("trivy-db", "2", img); err != nil {
+				t.Fatal(err)
+			}
+			if changed, err := f.Update(t.Context(), s.client, s.ref); changed || !errors.Is(err, ErrFormat) {
+				t.Errorf("got %t, %v", changed, err)
+			}
+		})
+	}
+	t.Run("an index", func(t *testing.T) {
+		s, f := newSource(t), newTestFolder(t)
+		child, err := s.PushImage("trivy-db", "", artifact(layer))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.PushIndex("trivy-db", "2", child); err != nil {
+			t.Fatal(err)
+		}
+		if changed, err := f.Update(t.Context(), s.client, s.ref); changed || !errors.Is(err, ErrFormat) {
+			t.Errorf("got %t, %v", changed, err)
+		}
+	})
+}
+
+func TestUpdateRefusesOtherBytes(t *testing.T) {
+	s, f := newSource(t), newTestFolder(t)
+	layer := packed(t, time.Hour, "CVE-2026-0001")
+	s.publish(t, layer)
+	forged := slices.Clone(layer)
+	forged[len(forged)-1] ^= 1
+	s.SetIntercept(ocitest.When(ocitest.Gets(ocitest.KindBlob), ocitest.Body("application/octet-stream", forged)))
+	if changed, err := f.Update(t.Context(), s.client, s.ref); changed || !errors.Is(err, oci.ErrMismatch) {
+		t.Errorf("got %t, %v", changed, err)
+	}
+	pinned := s.ref
+	pinned.Digest = oci.FromBytes([]byte("another"))
+	s.SetIntercept(nil)
+	if changed, err := f.Update(t.Context(), s.client, pinned); changed || !errors.Is(err, oci.ErrNotFound) {
+		t.Errorf("a digest there is not: got %t, %v", changed, err)
+	}
+	if got := inUse(t, f); got.InUse != nil {
+		t.Errorf("in use is %+v", got.InUse)
+	}
+}
+
+func TestRollback(t *testing.T) {
+	s, f := newSource(t), newTestFolder(t)
+	if _, err := f.Rollback(t.Context()); !errors.Is(err, ErrNoPrevious) {
+		t.Errorf("with nothing: got %v", err)
+	}
+	first := s.publish(t, packed(t, 3*time.Hour, "CVE-2026-0001"))
+	if _, err := f.Update(t.Context(), s.client, s.ref); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Rollback(t.Context()); !errors.Is(err, ErrNoPrevious) {
+		t.Errorf("with one: got %v", err)
+	}
+	second := s.publish(t, packed(t, 2*time.Hour, "CVE-2026-0002"))
+	if _, err := f.Update(t.Context(), s.client, s.ref); err != nil {
+		t.Fatal(err)
+	}
+	if o, err := f.Rollback(t.Context()); err != nil || o.Digest != first {
+		t.Errorf("with two: got %+v, %v", o, err)
+	}
+	if got := inUse(t, f); got.InUse.Digest != first || got.Previous.Digest != second {
+		t.Errorf("got %+v", got)
+	}
+	if changed, err := f.Update(t.Context(), s.client, s.ref); changed || err != nil {
+		t.Errorf("what was rolled back from comes again: %t, %v", changed, err)
+	}
+	third := s.publish(t, packed(t, time.Hour, "CVE-2026-0003"))
+	if changed, err := f.Update(t.Context(), s.client, s.ref); !changed || err != nil {
+		t.Errorf("the next one: got %t, %v", changed, err)
+	}
+	if got := inUse(t, f); got.InUse.Digest != third || got.Previous.Digest != first {
+		t.Errorf("got %+v", got)
+	}
+	writeTest(t, filepath.Join(f.Path(), previousName, metadataName), []byte("{"))
+	if _, err := f.Rollback(t.Context()); err == nil {
+		t.Error("a database that cannot be used is in use")
+	}
+	if got := inUse(t, f).InUse.Digest; got != third {
+		t.Errorf("in use is %s", got)
+	}
+}
+
+func TestOneChangeAtATime(t *testing.T) {
+	f := newTestFolder(t)
+	unlock, err := f.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSource(t)
+	s.publish(t, packed(t, time.Hour, "CVE-2026-0001"))
+	if _, err := f.Update(t.Context(), s.client, s.ref); !errors.Is(err, ErrBusy) {
+		t.Errorf("got %v", err)
+	}
+	if got := inUse(t, f); got.Failure != "" {
+		t.Errorf("it counts as a failure: %+v", got)
+	}
+	unlock()
+	if changed, err := f.Update(t.Context(), s.client, s.ref); !changed || err != nil {
+		t.Errorf("afterwards: got %t, %v", changed, err)
+	}
+}
+
+func TestWhatADeadProcessLeftIsRemoved(t *testing.T) {
+	s, f := newSource(t), newTestFolder(t)
+	writeTest(t, filepath.Join(f.Path(), incomingPrefix+"123", databaseName), []byte("half"))
+	writeTest(t, filepath.Join(f.Path(), generationPrefix+"123", databaseName), []byte("never used"))
+	if err := os.Symlink(generationPrefix+"123", filepath.Join(f.Path(), incomingPrefix+currentName)); err != nil {
+		t.Fatal(err)
+	}
+	s.publish(t, packed(t, time.Hour, "CVE-2026-0001"))
+	if _, err := f.Update(t.Context(), s.client, s.ref); err != nil {
+		t.Fatal(err)
+	}
+	inUse(t, f)
+}
+
+func TestRecordsOfTheOperatorStay(t *testing.T) {
+	s, f := newSource(t), newTestFolder(t)
+	writeTest(t, filepath.Join(f.Path(), overlayName, "ours.json"), []byte(`{"id": "OURS-1", "modified": "2026-05-01T00:00:00Z", "affected": [{"package": {"ecosystem": "npm", "name": "left-pad"}, "ranges": [{"type": "SEMVER", "events": [{"introduced": "0"}]}]}]}`))
+	s.publish(t, packed(t, 2*time.Hour, "CVE-2026-0001"))
+	if _, err := f.Update(t.Context(), s.client, s.ref); err != nil {
+		t.Fatal(err)
+	}
+	s.publish(t, packed(t, time.Hour, "CVE-2026-0002"))
+	if _, err := f.Update(t.Context(), s.client, s.ref); err != nil {
+		t.Fatal(err)
+	}
+	a, err := scan.OpenAdvisories(t.Context(), f.Path(), 0, atToday)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.Close() }()
+	findings, _, err := a.Match(t.Context(), a.Snapshot(), gate.Inventory{Packages: []gate.Found{
+		{Package: gate.Package{Type: "npm", Name: "left-pad", Version: "1.0.0"}, Path: "a"}, {Package: gate.Package{Type: "npm", Name: "lodash", Version: "0.9.0"}, Path: "b"},
+	}})
+	if err != nil || len(findings) != 2 || findings[0].ID != "CVE-2026-0002" || findings[1].ID != "OURS-1" {
+		t.Errorf("got %+v, %v", findings, err)
+	}
+}
+
+// A reader that follows the link while databases come and go always finds a whole one, and no error.
+func TestSwapsUnderLoad(t *testing.T) {
+	s, f := newSource(t), newTestFolder(t)
+	s.publish(t, packed(t, 100*time.Hour, "CVE-2026-0000"))
+	if _, err := f.Update(t.Context(), s.client, s.ref); err != nil {
+		t.Fatal(err)
+	}
+	a, err := scan.OpenAdvisories(t.Context(), f.Path(), 0, atToday)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.Close() }()
+	lodash := gate.Inventory{Packages: []gate.Found{{Package: gate.Package{Type: "npm", Name: "lodash", Version: "0.9.0"}, Path: "b"}}}
+	var stop atomic.Bool
+	done := make(chan int)
+	go func() {
+		matched := 0
+		defer func() { done <- matched }()
+		for !stop.Load() {
+			findings, _, err := a.Match(t.Context(), a.Snapshot(), lodash)
+			if errors.Is(err, scan.ErrSnapshotReplaced) {
+				continue
+			}
+			if err != nil || len(findings) != 1 {
+				t.Errorf("got %v, %v", findings, err)
+				return
+			}
+			matched++
+		}
+	}()
+	for i := range 10 {
+		s.publish(t, packed(t, time.Duration(90-i)*time.Hour, "CVE-2026-000"+string(rune('1'+i%9))))
+		if changed, err := f.Update(t.Context(), s.client, s.ref); err != nil || !changed {
+			t.Fatalf("got %t, %v", changed, err)
+		}
+		if changed, err := a.Reload(t.Context()); err != nil || !changed {
+			t.Fatalf("reloading: got %t, %v", changed, err)
+		}
+	}
+	stop.Store(true)
+	if matched := <-done; matched == 0 {
+		t.Error("nothing was matched meanwhile")
+	}
+}
+
+func TestParseSource(t *testing.T) {
+	for text, want := range map[string]string{
+		"ghcr.io/aquasecurity/trivy-db:2":      "ghcr.io/aquasecurity/trivy-db:2",
+		"registry.test:5000/db":                "registry.test:5000/db:latest",
+		"aquasecurity/trivy-db:2":              "",
+		"trivy-db":                             "",
+		"ghcr.io/Aqua/db:2":                    "",
+		"ghcr.io/aquasecurity/trivy-db@sha256": "",
+	} {
+		ref, err := ParseSource(text)
+		if got := ref.String(); err == nil && got != want || err != nil && want != "" {
+			t.Errorf("%s: got %s, %v, want %q", text, got, err, want)
+		}
+	}
+}
