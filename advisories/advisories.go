@@ -179,7 +179,7 @@ func (f *Folder) sweep() {
 }
 
 // Rollback puts the database before into use again, and keeps the one that was in use as the one before. What a registry sent and is
-// rolled back from is not fetched again until the registry has another one.
+// rolled back from is not fetched again by its tag until the tag leads to another one.
 //
 // Errors: ErrNoPrevious, ErrBusy; the database before cannot be used either, and then the one in use stays.
 func (f *Folder) Rollback(ctx context.Context) (Origin, error) {
@@ -188,19 +188,57 @@ func (f *Folder) Rollback(ctx context.Context) (Origin, error) {
 		return Origin{}, err
 	}
 	defer unlock()
-	previous := f.target(previousName)
-	if previous == "" || previous == f.target(currentName) {
-		return Origin{}, ErrNoPrevious
-	}
-	if _, err := f.check(ctx, filepath.Join(f.path, previous)); err != nil {
-		return Origin{}, fmt.Errorf("checking the database before: %w", err)
-	}
 	left, _ := f.generation(currentName)
-	if err := f.use(previous); err != nil {
+	if err := f.back(ctx); err != nil {
 		return Origin{}, err
 	}
 	o, _ := f.generation(currentName)
 	return o, writeRecord(filepath.Join(f.path, rolledBackName), rolledBack{left.Digest})
+}
+
+// back puts the database before into use. It is called by whoever holds the lock.
+func (f *Folder) back(ctx context.Context) error {
+	previous := f.target(previousName)
+	if previous == "" || previous == f.target(currentName) {
+		return ErrNoPrevious
+	}
+	if _, err := f.check(ctx, filepath.Join(f.path, previous)); err != nil {
+		return fmt.Errorf("checking the database before: %w", err)
+	}
+	return f.use(previous)
+}
+
+// Recover is for a database in use that cannot be read, because something happened to it since it was checked. The one before takes
+// its place or, where there is none that can be read, nothing; what is broken is removed, and may be fetched again. A database in use
+// that can be read stays.
+//
+// Errors: ErrNoPrevious when nothing is in use here, ErrBusy.
+func (f *Folder) Recover(ctx context.Context) error {
+	unlock, err := f.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	broken := f.target(currentName)
+	if broken == "" {
+		return ErrNoPrevious
+	}
+	if _, err := f.check(ctx, filepath.Join(f.path, broken)); err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err := f.back(ctx); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := os.Remove(filepath.Join(f.path, currentName)); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(filepath.Join(f.path, previousName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f.sweep()
+	return nil
 }
 
 // syncDir makes the names in a directory last.

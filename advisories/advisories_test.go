@@ -383,6 +383,43 @@ func TestRollback(t *testing.T) {
 	}
 }
 
+func TestRecover(t *testing.T) {
+	s, f := newSource(t), newTestFolder(t)
+	if err := f.Recover(t.Context()); !errors.Is(err, ErrNoPrevious) {
+		t.Errorf("with nothing: got %v", err)
+	}
+	first := s.publish(t, packed(t, 2*time.Hour, "CVE-2026-0001"))
+	if _, err := f.Update(t.Context(), s.client, s.ref); err != nil {
+		t.Fatal(err)
+	}
+	second := s.publish(t, packed(t, time.Hour, "CVE-2026-0002"))
+	if _, err := f.Update(t.Context(), s.client, s.ref); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Recover(t.Context()); err != nil || inUse(t, f).InUse.Digest != second {
+		t.Errorf("of one that can be read: got %v, in use is %+v", err, inUse(t, f).InUse)
+	}
+	spoil := func() { writeTest(t, filepath.Join(f.Path(), currentName, databaseName), []byte("gone bad")) }
+	spoil()
+	if err := f.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := inUse(t, f); got.InUse.Digest != first || got.Previous != nil {
+		t.Errorf("with one before: got %+v", got)
+	}
+	if changed, err := f.Update(t.Context(), s.client, s.ref); !changed || err != nil || inUse(t, f).InUse.Digest != second {
+		t.Errorf("what had gone bad does not come again: %t, %v", changed, err)
+	}
+	spoil()
+	writeTest(t, filepath.Join(f.Path(), previousName, databaseName), []byte("gone bad"))
+	if err := f.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := inUse(t, f); got.InUse != nil || got.Previous != nil {
+		t.Errorf("with none before: got %+v", got)
+	}
+}
+
 func TestOneChangeAtATime(t *testing.T) {
 	f := newTestFolder(t)
 	unlock, err := f.lock()

@@ -17,6 +17,7 @@ import (
 
 	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
 
+	"github.com/tidewaiter/tidewaiter/advisories"
 	"github.com/tidewaiter/tidewaiter/cache"
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/ledger"
@@ -39,6 +40,7 @@ type instance struct {
 	meters     *meters
 	policies   *policy.Files
 	advisories *scan.Advisories
+	updater    *advisories.Updater // nil unless advisories are fetched
 	layers     *scan.Layers
 	ledger     *ledger.Ledger
 	verdicts   *cache.Verdicts
@@ -62,12 +64,15 @@ func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance
 	if in.policies, err = policy.Open(ctx, c.PolicyFiles, c.TrustFiles, time.Now, log); err != nil {
 		return nil, usageError(err)
 	}
-	if in.advisories, err = scan.OpenAdvisories(ctx, c.Advisories.Path, c.Advisories.MaxAge, time.Now); errors.Is(err, fs.ErrNotExist) {
+	if in.advisories, err = openAdvisories(ctx, c, log); errors.Is(err, fs.ErrNotExist) {
 		return nil, usageError(err)
 	} else if err != nil {
 		return nil, err
 	}
 	in.closers = append(in.closers, in.advisories.Close)
+	if err = in.openUpdater(); err != nil {
+		return nil, err
+	}
 
 	// Where things are kept.
 	root, err := filepath.Abs(c.Storage.Filesystem.Root)
@@ -169,7 +174,8 @@ func (in *instance) reloadAdvisories(ctx context.Context) {
 		in.log.ErrorContext(ctx, "the advisories stay as they were", "err", err)
 	}
 	if changed {
-		in.log.InfoContext(ctx, "advisories replaced", "snapshot", in.advisories.Snapshot().ID)
+		snapshot := in.advisories.Snapshot()
+		in.log.InfoContext(ctx, "advisories replaced", "snapshot", snapshot.ID, "built", snapshot.UpdatedAt)
 	}
 }
 
