@@ -45,9 +45,10 @@ var rules = map[string]rule{
 	"cache/cachetest":  {ours: []string{"oci", "gate"}, theirs: []string{"github.com/google/go-cmp"}},
 	"proxy":            {ours: []string{"oci", "gate"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"console":          {ours: []string{"oci", "gate"}, theirs: []string{"github.com/prometheus/client_golang"}},
+	"report":           {ours: []string{"gate"}, notFromStd: []string{"net", "os"}},
 	"internal/ocitest": {ours: []string{"oci"}, theirs: []string{"github.com/opencontainers/image-spec", "github.com/klauspost/compress", "go.etcd.io/bbolt"}},
 	"cmd/tidewaiter": {
-		ours: []string{"advisories", "cache", "console", "gate", "internal/ocitest", "ledger", "oci", "policy", "proxy", "quarantine", "scan", "seal", "signing", "upstream"},
+		ours: []string{"advisories", "cache", "console", "gate", "internal/ocitest", "ledger", "oci", "policy", "proxy", "quarantine", "report", "scan", "seal", "signing", "upstream"},
 		theirs: []string{
 			"github.com/spf13/", "github.com/go-viper/mapstructure/v2", "github.com/prometheus/client_golang", "github.com/distribution/distribution/v3/registry/storage/driver/filesystem",
 		},
