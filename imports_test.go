@@ -51,6 +51,7 @@ var rules = map[string]rule{
 		ours: []string{"advisories", "cache", "console", "gate", "internal/ocitest", "ledger", "oci", "policy", "proxy", "quarantine", "report", "scan", "seal", "signing", "upstream"},
 		theirs: []string{
 			"github.com/spf13/", "github.com/go-viper/mapstructure/v2", "github.com/prometheus/client_golang", "github.com/distribution/distribution/v3/registry/storage/driver/filesystem",
+			"golang.org/x/term",
 		},
 	},
 }
