@@ -90,7 +90,12 @@ func (inv *invocation) update(ctx context.Context, c *config, folder *advisories
 			return false, usageError(err)
 		}
 	}
-	changed, err = folder.Update(ctx, registries, source)
+	var bar *progress
+	if !inv.quiet {
+		bar = newProgress(inv.stderr)
+	}
+	changed, err = folder.Update(ctx, shown{registries, bar}, source)
+	bar.end()
 	if err != nil {
 		return false, fmt.Errorf("updating advisories from %s: %w", source, err)
 	}

@@ -59,15 +59,19 @@ func (inv *invocation) withInstance(ctx context.Context, do func(context.Context
 	if err != nil {
 		return err
 	}
-	level := "warn" // a command's own output says what it did
+	level, bar, talk := "warn", newProgress(inv.stderr), inv.stderr // a command's own output says what it did
 	if inv.quiet {
-		level = "error"
+		level, bar = "error", nil
 	}
-	in, err := openInstance(ctx, c, newLogger(inv.stderr, level, "text"))
+	if bar != nil {
+		talk = bar
+	}
+	in, err := openShown(ctx, c, newLogger(talk, level, "text"), bar)
 	if err != nil {
 		return err
 	}
 	err = do(ctx, in)
+	bar.end()
 	if closeErr := in.close(); err == nil {
 		err = closeErr
 	}

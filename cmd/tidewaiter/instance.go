@@ -52,7 +52,12 @@ type instance struct {
 
 // openInstance opens, in this order: what is decided by, where things are kept, where they come from, what examines them, and the
 // gate that joins it all. Whoever gets an instance closes it.
-func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance, err error) {
+func openInstance(ctx context.Context, c *config, log *slog.Logger) (*instance, error) {
+	return openShown(ctx, c, log, nil)
+}
+
+// openShown is openInstance with a bar, which may be nil, that tells of the blobs being fetched.
+func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) (_ *instance, err error) {
 	in := &instance{config: c, log: log, meters: newMeters()} // not a named result: those that return nil would close that
 	defer func() {
 		if err != nil {
@@ -96,7 +101,7 @@ func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance
 		return nil, usageError(err)
 	}
 	in.closers = append(in.closers, func() error { in.upstreams.Close(); return nil })
-	in.quarantine, err = quarantine.New(in.upstreams, driver, root, filepath.Join(root, "tidewaiter", "spool"), log)
+	in.quarantine, err = quarantine.New(shown{in.upstreams, bar}, driver, root, filepath.Join(root, "tidewaiter", "spool"), log)
 	if err != nil {
 		return nil, err
 	}
