@@ -26,8 +26,9 @@ type Proof struct {
 	Signature *Signature
 }
 
-// Import makes the database in a file or directory the one in use. It may be: trivy.db itself; a tar archive, gzipped or not, of
-// trivy.db and metadata.json; an OCI layout, as a directory or such an archive; a directory of the two files.
+// Import makes the database in a file or directory the one in use. It may be: trivy.db itself, with the metadata.json beside it if
+// there is one, which proof does not reach; a tar archive, gzipped or not, of trivy.db and metadata.json; an OCI layout, as a directory
+// or such an archive; a directory of the two files.
 //
 // A file is copied into the folder first, and the copy is what is compared with proof and unpacked: nothing that happens to the file
 // meanwhile matters. A database that is older than the one in use is taken: whoever imports it has it in his hands.
@@ -78,7 +79,14 @@ func takeFile(ctx context.Context, path, dir string, proof Proof, o *Origin) err
 		if err := os.Rename(copied, filepath.Join(dir, databaseName)); err != nil {
 			return err
 		}
-		return os.Chtimes(filepath.Join(dir, databaseName), modified, modified)
+		if err := os.Chtimes(filepath.Join(dir, databaseName), modified, modified); err != nil {
+			return err
+		}
+		_, _, err := copyFile(ctx, filepath.Join(filepath.Dir(path), metadataName), filepath.Join(dir, metadataName), maxMetadataBytes)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
 	default:
 		err := takeArchive(ctx, archive{copied, format == formatGzip}, own, dir, proof, o)
 		return errors.Join(err, os.Remove(copied))

@@ -45,8 +45,10 @@ func Watch(ctx context.Context, path string, changed func(context.Context)) erro
 			if concerns(event, overlay, path) {
 				settled = time.After(settle)
 			}
-		case <-events.Errors: // an overflow: anything may have changed
-			settled = time.After(settle)
+		case _, open := <-events.Errors: // an overflow: anything may have changed
+			if open {
+				settled = time.After(settle)
+			}
 		case <-settled:
 			settled = nil
 			changed(ctx)

@@ -150,14 +150,14 @@ type sarifWriter struct {
 	rules map[string]int
 }
 
-// rule returns the place of a rule, which make makes if it is not there yet. Of two findings of one name the graver comes first, since
+// rule returns the place of a rule, which describe makes if it is not there yet. Of two findings of one name the graver comes first, since
 // findings are sorted, and gives the rule its severity.
-func (w *sarifWriter) rule(id string, make func() sarifRule) int {
+func (w *sarifWriter) rule(id string, describe func() sarifRule) int {
 	n, ok := w.rules[id]
 	if !ok {
 		n = len(w.run.Tool.Driver.Rules)
 		w.rules[id] = n
-		w.run.Tool.Driver.Rules = append(w.run.Tool.Driver.Rules, make())
+		w.run.Tool.Driver.Rules = append(w.run.Tool.Driver.Rules, describe())
 	}
 	return n
 }

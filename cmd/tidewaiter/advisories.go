@@ -107,8 +107,8 @@ func newAdvisoriesImport(inv *invocation) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import FILE",
 		Short: "Bring in a database from a file",
-		Long: `Bring in a database from a file, where there is no network: trivy.db; a tar archive, gzipped or not, of trivy.db and metadata.json; an
-OCI layout, as a folder or a tar archive; or a folder with the two files.
+		Long: `Bring in a database from a file, where there is no network: trivy.db, with the metadata.json beside it; a tar archive, gzipped or not, of
+trivy.db and metadata.json; an OCI layout, as a folder or a tar archive; or a folder with the two files.
 
 With --digest it must have that digest: of its manifest for an OCI layout, else what sha256sum prints for the file. With --key it must
 be signed, as "cosign sign-blob --key" does; the signature lies in --signature, or beside FILE with .sigstore.json, .bundle or .sig after

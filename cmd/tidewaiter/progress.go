@@ -84,7 +84,11 @@ func (p *progress) draw() {
 		full = int(int64(barCells) * min(p.received, p.total) / p.total)
 	}
 	bar := strings.Repeat("#", full) + strings.Repeat(".", barCells-full)
-	_, _ = fmt.Fprintf(p.out, eraseLine+"fetching %d blobs [%s] %s of %s", p.blobs, bar, mebibytes(p.received), mebibytes(p.total)) // as talk
+	noun := "blobs"
+	if p.blobs == 1 {
+		noun = "blob"
+	}
+	_, _ = fmt.Fprintf(p.out, eraseLine+"fetching %d %s [%s] %s of %s", p.blobs, noun, bar, mebibytes(p.received), mebibytes(p.total)) // as talk
 }
 
 // Write writes what others have to say, where the bar was.

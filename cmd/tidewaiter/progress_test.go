@@ -36,7 +36,7 @@ func TestProgress(t *testing.T) {
 		return lines
 	}
 	p.begin(10 << 20)
-	if diff := cmp.Diff(drawn(), []string{"fetching 1 blobs [..............................] 0.0 MiB of 10.0 MiB"}); diff != "" {
+	if diff := cmp.Diff(drawn(), []string{"fetching 1 blob [..............................] 0.0 MiB of 10.0 MiB"}); diff != "" {
 		t.Errorf("at the beginning:\n%s", diff)
 	}
 	for range 50 {
@@ -47,7 +47,7 @@ func TestProgress(t *testing.T) {
 	}
 	*now = now.Add(redrawEvery)
 	p.add(5<<20 - 50<<10)
-	if diff := cmp.Diff(drawn(), []string{"fetching 1 blobs [###############...............] 5.0 MiB of 10.0 MiB"}); diff != "" {
+	if diff := cmp.Diff(drawn(), []string{"fetching 1 blob [###############...............] 5.0 MiB of 10.0 MiB"}); diff != "" {
 		t.Errorf("half way:\n%s", diff)
 	}
 	if _, err := p.Write([]byte("a word\n")); err != nil {
