@@ -15,8 +15,6 @@ const (
 	jitter = 0.1
 	// firstRetry is how long to wait after a failure; each further one doubles it, up to the usual wait.
 	firstRetry = time.Minute
-	// minRefresh is the shortest wait. Publishers build a few times a day.
-	minRefresh = time.Minute
 )
 
 // UpdaterOptions are what an Updater is built from. All are needed.
@@ -125,7 +123,7 @@ func (u *Updater) count(at time.Time, err error) time.Duration {
 		return u.jittered(firstRetry)
 	case err != nil:
 		u.attempts.fail(at, err)
-		wait := max(u.o.Refresh, minRefresh)
+		wait := u.o.Refresh
 		if u.failures < 20 { // beyond which a shift would not be a time any more
 			wait = min(wait, firstRetry<<u.failures)
 		}
@@ -133,7 +131,7 @@ func (u *Updater) count(at time.Time, err error) time.Duration {
 		return u.jittered(wait)
 	}
 	u.attempts.SucceededAt, u.failures = at.UTC(), 0
-	return u.jittered(max(u.o.Refresh, minRefresh))
+	return u.jittered(u.o.Refresh)
 }
 
 func (u *Updater) jittered(d time.Duration) time.Duration {

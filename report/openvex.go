@@ -48,7 +48,8 @@ type vexIdentifiers struct {
 
 // OpenVEX returns a statement for every finding of the images that were judged. All of them say "affected", and what is to be done: to
 // update, to wait, or, with the waiver's own words, to live with it until the waiver lapses. "Not affected" would be a claim about the code that
-// neither a match of versions nor a waiver makes.
+// neither a match of versions nor a waiver makes. Without findings there are no statements; readers take such a document, the format's
+// schema asks for one statement.
 func OpenVEX(r Report) ([]byte, error) {
 	d := vexDocument{
 		Context: "https://openvex.dev/ns/v0.2.0", ID: "https://openvex.dev/docs/public/vex-" + r.identity("openvex"), Author: "Tidewaiter", Role: "image gate",

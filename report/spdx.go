@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// The forms below are those of SPDX 2.3, as far as they are used here.
+// The forms below are those of SPDX 2.3 in JSON, as far as they are used here. Words follow its JSON schema, which writes some of the
+// specification's with another dash.
 
 type spdxDocument struct {
 	SPDXVersion   string             `json:"spdxVersion"`
@@ -150,7 +151,7 @@ func (w *spdxWriter) contents(i Image, image string) {
 	}
 	if os := i.Inventory.OS; os.ID != "" {
 		add(spdxPackage{
-			Name: os.ID, SPDXID: spdxID("OperatingSystem", image), VersionInfo: os.Version, LicenseDeclared: spdxNoAssertion, Purpose: "OPERATING-SYSTEM",
+			Name: os.ID, SPDXID: spdxID("OperatingSystem", image), VersionInfo: os.Version, LicenseDeclared: spdxNoAssertion, Purpose: "OPERATING_SYSTEM",
 		})
 	}
 	for _, c := range i.components() {
