@@ -359,7 +359,7 @@ func FuzzEntries(f *testing.F) {
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, name1 string, type1 byte, data1, name2 string, type2 byte, data2 string) {
 		w := newWalk(dir)
-		readers, err := newReaders(dir)
+		readers, err := newReaders(dir, w.owned)
 		if err != nil {
 			t.Fatal(err)
 		}
