@@ -28,6 +28,8 @@ func TestCompareVersions(t *testing.T) {
 		{orderNuGet, []string{"1.0.0-beta", "1.0.0", "1.0.0.1", "1.0.1"}},
 		{orderPackagist, []string{"1.0.0-beta1", "1.0.0-RC1", "v1.0.0", "1.0.1", "1.10.0"}},
 		{orderCargo, []string{"0.1.0-alpha", "0.1.0", "0.1.1"}},
+		{orderConan, []string{"1.0", "1.0.1", "1.2.11", "1.2.13", "3.0"}},
+		{orderBitnami, []string{"1.0.0-rc1", "1.0.0", "1.0.9", "1.10.0"}},
 	} {
 		for i, a := range test.versions {
 			for j, b := range test.versions {
@@ -47,7 +49,9 @@ func TestCompareVersionsRefusesWhatIsNone(t *testing.T) {
 		orderDeb:       {"a:1", "1 2", "-", "abc", "1:1:\x00", "+1:2 "},
 		orderAPK:       {"1.0-dirty", "v1.0", "1..0", "r1", "1.0-r1-r2"},
 		orderRPM:       {"a:1", "-", "::", "1:2:3"},
-		orderNPM:       {"latest", "1.2.3.4", "x", ".1", "(devel)", "1.2.3 "},
+		orderConan:     {"cci.20200203", "system"},
+		orderBitnami:   {"r1", "v1.0"},
+		orderNPM:       {"latest", "1.2.3--1", "1.2.3.4", "x", ".1", "(devel)", "1.2.3 "},
 		orderGo:        {"(devel)", "master"},
 		orderPyPI:      {"master", "1.0-unknown-thing", "1..0"},
 		orderMaven:     {"${v}", "RELEASE", "[1.0,2.0)", "1.0 2"},
