@@ -36,7 +36,7 @@ type filing int
 const (
 	bySource filing = iota // the source package, and its version
 	byBinary
-	byEither // the source package, or a binary of the name; the binary's version, which is the source's there
+	bySourceName // the source package, and the binary's version, which is the source's there
 )
 
 // distributions maps os-release's ID to how advisories are filed for it.
@@ -52,9 +52,9 @@ var distributions = map[string]distribution{
 	"almalinux":           {packages: "rpm", order: orderRPM, bucket: "alma ", release: majorRelease, names: byBinary, streams: true},
 	"ol":                  {packages: "rpm", order: orderRPM, bucket: "Oracle Linux ", release: majorRelease, names: byBinary, flavours: true},
 	"amzn":                {packages: "rpm", order: orderRPM, bucket: "amazon linux ", release: amazonRelease, names: byBinary},
-	"photon":              {packages: "rpm", order: orderRPM, bucket: "Photon OS ", release: minorRelease, names: byEither},
-	"azurelinux":          {packages: "rpm", order: orderRPM, bucket: "Azure Linux ", release: minorRelease, names: byEither},
-	"mariner":             {packages: "rpm", order: orderRPM, bucket: "CBL-Mariner ", release: minorRelease, names: byEither},
+	"photon":              {packages: "rpm", order: orderRPM, bucket: "Photon OS ", release: minorRelease, names: bySourceName},
+	"azurelinux":          {packages: "rpm", order: orderRPM, bucket: "Azure Linux ", release: minorRelease, names: bySourceName},
+	"mariner":             {packages: "rpm", order: orderRPM, bucket: "CBL-Mariner ", release: minorRelease, names: bySourceName},
 	"minimos":             {packages: "apk", order: orderAPK, bucket: "minimos", release: noRelease},
 	"echo":                {packages: "deb", order: orderDeb, bucket: "echo", release: noRelease},
 	"sles":                {packages: "rpm", order: orderRPM, bucket: "SUSE Linux Enterprise ", release: wholeRelease, names: byBinary},
@@ -328,10 +328,8 @@ func (r osRelease) concerns(e rowEntry, p gate.Package) bool {
 // packageNames returns what advisories about p are filed under.
 func (d distribution) packageNames(p gate.Package) []string {
 	switch d.names {
-	case bySource:
+	case bySource, bySourceName:
 		return []string{cmp.Or(p.Source, p.Name)}
-	case byEither:
-		return slices.Compact([]string{p.Name, cmp.Or(p.Source, p.Name)})
 	}
 	if stream, ok := moduleStream(p.Modularity); ok && d.streams {
 		return []string{stream + "::" + p.Name}

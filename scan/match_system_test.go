@@ -3,7 +3,6 @@ package scan
 import (
 	"errors"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -240,27 +239,9 @@ func TestMatchByChannels(t *testing.T) {
 		row("alpine 3.19", "curl", "CVE-4", "8.5.0-r0", "alpine"), row("alpine 3.20", "curl", "CVE-5", "8.9.0-r0", "alpine"), row("alpine edge", "curl", "CVE-6", "8.11.0-r0", "alpine"),
 		row("Red Hat", "bash", "CVE-7", "5.1-7", "redhat-oval", rhel9Base), row("Red Hat", "bash", "CVE-8", "5.1-9", "redhat-oval", eus), row("Red Hat", "bash", "CVE-9", "5.1-9", "redhat-oval", plus),
 	}
-	a := openRewritten(t, rows, func(tx *bolt.Tx) error {
-		products := tx.Bucket([]byte("Red Hat CPE"))
-		number := func(cpe string) (n []byte) {
-			_ = products.Bucket([]byte("cpe")).ForEach(func(k, v []byte) error {
-				if string(v) == strconv.Quote(cpe) {
-					n = k
-				}
-				return nil
-			})
-			return []byte("[" + string(n) + "]")
-		}
-		repositories, err := products.CreateBucket([]byte("repository"))
-		if err != nil {
-			return err
-		}
-		builds, err := products.CreateBucket([]byte("nvr"))
-		if err != nil {
-			return err
-		}
-		return errors.Join(repositories.Put([]byte("rhel-9-for-x86_64-appstream-eus-rpms"), number(eus)), builds.Put([]byte("tide-container-1.0-1-x86_64"), number(plus)))
-	})
+	rows[len(rows)-2].Repositories = []string{"rhel-9-for-x86_64-appstream-eus-rpms"}
+	rows[len(rows)-1].Builds = []string{"tide-container-1.0-1-x86_64"}
+	a := openTestAdvisories(t, rows, nil)
 	for _, tt := range []struct {
 		name     string
 		os       gate.OS
