@@ -91,10 +91,10 @@ func newReaders(dir string, owned *ownership) (*readers, error) {
 			}},
 		},
 		byName: []reader{
-			{name: "npm", wants: nameMatches(packageJSON), read: readNPM},
+			{name: "npm", wants: packageJSON.matches, read: readNPM},
 			licensedPython(scalibr(wheelegg.New)),
 			scalibr(archive.New),
-			{name: "gem", wants: nameMatches(installedGem), read: readGem},
+			{name: "gem", wants: installedGem.matches, read: readGem},
 			named("nuget", depsJSON, readNuGet),
 			named("composer", composerLock, readComposer),
 			named("composer", composerInstalled, readComposer),

@@ -48,20 +48,30 @@ func texts(raw json.RawMessage) []string {
 	return words
 }
 
-// named returns a reader of the files whose paths form matches.
-func named(name string, form *regexp.Regexp, read func(data []byte) ([]gate.Package, error)) reader {
-	return reader{
-		name:  name,
-		wants: nameMatches(form),
-		read:  func(_ context.Context, f file) ([]gate.Package, error) { return read(f.data) },
+// fileName says which files a reader wants: those that are called name, or end so when it begins with a dot, and lie where place
+// matches, if it says anything. Every file of a layer is asked for every reader, so the name goes first.
+type fileName struct {
+	name  string
+	place *regexp.Regexp
+}
+
+func (n fileName) matches(f file) bool {
+	if !strings.HasSuffix(f.path, n.name) {
+		return false
 	}
+	start := len(f.path) - len(n.name)
+	if n.name[0] != '.' && start > 0 && f.path[start-1] != '/' {
+		return false
+	}
+	return n.place == nil || n.place.MatchString(f.path)
 }
 
-func nameMatches(form *regexp.Regexp) func(file) bool {
-	return func(f file) bool { return form.MatchString(f.path) }
+// named returns a reader of the files n says.
+func named(name string, n fileName, read func(data []byte) ([]gate.Package, error)) reader {
+	return reader{name: name, wants: n.matches, read: func(_ context.Context, f file) ([]gate.Package, error) { return read(f.data) }}
 }
 
-var packageJSON = regexp.MustCompile(`(?:^|/)package\.json$`)
+var packageJSON = fileName{name: "package.json"}
 
 // installedNPM matches where npm puts a package, and node looks for it.
 var installedNPM = regexp.MustCompile(`(?:^|/)node_modules/(?:@[^/]+/)?[^/@.][^/]*/package\.json$`)
@@ -116,7 +126,7 @@ func npmLicenses(fields object) []string {
 	return licenses
 }
 
-var depsJSON = regexp.MustCompile(`\.deps\.json$`)
+var depsJSON = fileName{name: ".deps.json"}
 
 // readNuGet returns the libraries a .NET application says it is deployed with (docs of .NET SDK, runtime-configuration-file.md). The
 // application itself and other projects of its author are not packages of anybody's.
@@ -150,8 +160,8 @@ func readNuGet(data []byte) ([]gate.Package, error) {
 }
 
 var (
-	composerLock      = regexp.MustCompile(`(?:^|/)composer\.lock$`)
-	composerInstalled = regexp.MustCompile(`(?:^|/)composer/installed\.json$`)
+	composerLock      = fileName{name: "composer.lock"}
+	composerInstalled = fileName{name: "installed.json", place: regexp.MustCompile(`(?:^|/)composer/[^/]+$`)}
 )
 
 // readComposer returns the packages of composer.lock, those for development left out, or of vendor/composer/installed.json, which in
@@ -179,7 +189,7 @@ func readComposer(data []byte) ([]gate.Package, error) {
 	return packages, nil
 }
 
-var conanLock = regexp.MustCompile(`(?:^|/)conan\.lock$`)
+var conanLock = fileName{name: "conan.lock"}
 
 // conanReference matches "zlib/1.2.11@user/channel#revision%time" in its usual shorter forms.
 var conanReference = regexp.MustCompile(`^([^/#@%\s]+)/([^/#@%\s]+)(?:[@#%]\S*)?$`)
@@ -213,8 +223,8 @@ func readConan(data []byte) ([]gate.Package, error) {
 	return packages, nil
 }
 
-// installedGem matches where RubyGems keeps the specifications of what is installed. Those in the gems themselves are programs.
-var installedGem = regexp.MustCompile(`(?:^|/)specifications/(?:default/)?[^/]+\.gemspec$`)
+// installedGem is where RubyGems keeps the specifications of what is installed. Those in the gems themselves are programs.
+var installedGem = fileName{name: ".gemspec", place: regexp.MustCompile(`(?:^|/)specifications/(?:default/)?[^/]+$`)}
 
 // The lines of a specification as RubyGems writes it when it installs a gem. It is a program in Ruby, but always these lines.
 var (

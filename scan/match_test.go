@@ -347,24 +347,3 @@ func TestOneLine(t *testing.T) {
 		}
 	}
 }
-
-func BenchmarkMatch(b *testing.B) {
-	rows := realRows
-	var packages []string
-	for i := range 300 {
-		rows = append(rows, ocitest.Advisory{Bucket: "debian 12", Package: fmt.Sprint("pkg", i), ID: fmt.Sprint("CVE-2024-", i), Source: "debian", Severity: "high", Fixed: "1.2-3"})
-		packages = append(packages, fmt.Sprintf("deb/pkg%d@1.2-%d", i, i%6))
-	}
-	for i := range 500 {
-		rows = append(rows, ocitest.Advisory{Bucket: npmRows, Package: fmt.Sprint("mod", i), ID: fmt.Sprint("CVE-2025-", i), Source: "ghsa", Severity: "high", Vulnerable: []string{">=1.0.0, <1.2.3"}, Patched: []string{"1.2.3"}})
-		packages = append(packages, fmt.Sprintf("npm/mod%d@1.2.%d", i, i%20))
-	}
-	a := openTestAdvisories(b, rows, nil)
-	inv := inventory(gate.OS{ID: "debian", Version: "12"}, packages...)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, _, err := a.Match(context.Background(), a.Snapshot(), inv); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

@@ -55,7 +55,7 @@ func TestFilesOfADistributionAreReportedOnce(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			content := wheelMetadata
-			if databaseAt(tt.path) == noDatabase && packageJSON.MatchString(tt.path) {
+			if packageJSON.matches(file{path: tt.path}) {
 				content = lodash
 			}
 			got := readTar(t, append([]entry{regular(tt.path, content)}, tt.entries...)...)
