@@ -52,6 +52,9 @@ func (w *walk) file(ctx context.Context, p place, header *tar.Header, content io
 	if f.data, err = w.readers.load(head, header.Size, content); err != nil {
 		return fmt.Errorf("reading %q: %w", printable(at), err)
 	}
+	if err := w.spend(header.Size); err != nil {
+		return err
+	}
 	if mayHide {
 		w.findSecrets(f)
 	}
@@ -86,6 +89,14 @@ func (w *walk) aside(at string, size int64, content io.Reader) (done bool, err e
 	return true, w.hold(len(at) + int(size))
 }
 
+// spend counts n bytes of files as read.
+func (w *walk) spend(n int64) error {
+	if w.examined += n; w.examined > maxExaminedBytes {
+		return overLimit("files of more than %d bytes, by their holes", int64(maxExaminedBytes))
+	}
+	return nil
+}
+
 // examine has f read by readers and keeps what they find, including what one finds that fails midway.
 func (w *walk) examine(ctx context.Context, f file, readers []reader) error {
 	var found []gate.Package
@@ -104,9 +115,13 @@ func (w *walk) examine(ctx context.Context, f file, readers []reader) error {
 func (w *walk) largeFile(f file, wanted bool, content io.Reader) error {
 	size := f.info.Size()
 	if !wanted && size <= maxLayerBytes {
-		marked, err := builtByGo(content)
+		counted := &countingReader{r: content}
+		marked, err := builtByGo(counted)
 		if err != nil {
 			return fmt.Errorf("reading %q: %w", printable(f.path), err)
+		}
+		if err := w.spend(counted.n); err != nil {
+			return err
 		}
 		if !marked {
 			return w.keep(f.path, nil)

@@ -171,3 +171,20 @@ func TestQuoted(t *testing.T) {
 		t.Errorf("quotes %d bytes", len(got))
 	}
 }
+
+// FuzzCompareVersions has anything compared in every order: what is no version is that, and a version is as old as itself.
+func FuzzCompareVersions(f *testing.F) {
+	for _, pair := range [][2]string{{"1:1.0-1", "1.0~rc1-2"}, {"1.2.3-rc.1", "v1.2.3+b"}, {"1.0_p1-r0", "1.0a-r1"}, {"1!1.0.post1", "1.0.dev1"}, {"1.0-SNAPSHOT", "1.0.Final"}} {
+		f.Add(pair[0], pair[1])
+	}
+	f.Fuzz(func(t *testing.T, a, b string) {
+		for order := range versionForms {
+			if _, err := compareVersions(order, a, b); err != nil && !errors.Is(err, errUnknownVersion) {
+				t.Errorf("%s: %q against %q: %v", order, a, b, err)
+			}
+			if c, err := compareVersions(order, a, a); err == nil && c != 0 {
+				t.Errorf("%s: %q against itself is %d", order, a, c)
+			}
+		}
+	})
+}

@@ -68,6 +68,8 @@ type walk struct {
 	detectors      []detector
 	secrets        []gate.Secret
 	packages, held int
+	// examined counts the bytes of files that were read, holes included.
+	examined int64
 }
 
 func newWalk(dir string) *walk {
