@@ -72,7 +72,7 @@ func checkDenied(t *testing.T, client, version string, p *server, repo, tag, out
 	if ok || reason == "" || !strings.Contains(out, reason) {
 		t.Errorf("pulled: %t, want false, and to be shown %q:\n%s", ok, reason, out)
 	}
-	checkRow(t, client, version, shown(out, message, p.registry, "PROXY"))
+	checkRow(t, pullTable, client, version, shown(out, message, p.registry, "PROXY"))
 }
 
 // TestHelm pulls charts that helm itself put into the upstream.

@@ -22,6 +22,8 @@ type user struct {
 	home string
 	// env is added to what his programs inherit, "NAME=value".
 	env []string
+	// credentials are his name and password for the proxy, "NAME:PASSWORD"; empty for one who has none.
+	credentials string
 }
 
 func newUser(t *testing.T) *user {
@@ -146,7 +148,7 @@ func shown(out, message string, names ...string) string {
 		for of > 0 && strings.HasPrefix(strings.TrimSpace(lines[of]), "denied:") {
 			of--
 		}
-		if of < i {
+		if of < i && strings.Contains(lines[of], "403") {
 			found = strings.TrimSpace(lines[of]) + " ⏎ " + found
 		}
 	}
@@ -156,54 +158,67 @@ func shown(out, message string, names ...string) string {
 	return shownJSON.ReplaceAllString(found, `"detail":DETAIL}]}`)
 }
 
-// checkRow compares a line of the table in docs/clients.md with what was seen of that client. Other versions than the one documented
-// are only wrong where CI promises which are there.
-func checkRow(t *testing.T, client, version, says string) {
+// The headings in docs/clients.md of the two tables.
+const (
+	pullTable = "# Clients"
+	pushTable = "## Pushing"
+)
+
+// documented returns the rows of the table below a heading in docs/clients.md, without its head.
+func documented(t *testing.T, heading string) (rows [][]string) {
 	t.Helper()
 	doc, err := os.ReadFile("../docs/clients.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for l := range strings.Lines(string(doc)) {
-		cells := strings.Split(strings.Trim(strings.TrimSpace(l), "|"), " | ")
-		if strings.TrimSpace(cells[0]) != client {
+	_, section, _ := strings.Cut("\n"+string(doc), "\n"+heading+"\n")
+	_, table, _ := strings.Cut(section, "|---|\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	for l := range strings.Lines(table) {
+		rows = append(rows, strings.Split(strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(l), "| "), " |"), " | "))
+	}
+	return rows
+}
+
+// checkRow compares the line of a client in docs/clients.md with what was seen of it, which is the last cell. Other versions than the
+// one documented are only wrong where CI promises which are there.
+func checkRow(t *testing.T, heading, client, version, says string) {
+	t.Helper()
+	for _, cells := range documented(t, heading) {
+		if cells[0] != client {
 			continue
 		}
-		if len(cells) != 5 {
-			t.Fatalf("docs/clients.md has %d cells for %s, want 5", len(cells), client)
-		}
-		documented := strings.TrimSpace(cells[1])
-		if documented != version && os.Getenv("CI") != "true" {
-			t.Logf("docs/clients.md is about %s %s, this is %s", client, documented, version)
+		if cells[1] != version && os.Getenv("CI") != "true" {
+			t.Logf("docs/clients.md is about %s %s, this is %s", client, cells[1], version)
 			return
 		}
-		if got := strings.TrimSpace(cells[4]); documented != version || got != "`"+says+"`" {
-			t.Errorf("docs/clients.md says of %s\n%s %s\nwant\n%s `%s`", client, documented, got, version, says)
+		if got := cells[len(cells)-1]; cells[1] != version || got != "`"+says+"`" {
+			t.Errorf("docs/clients.md says of %s\n%s %s\nwant\n%s `%s`", client, cells[1], got, version, says)
 		}
 		return
 	}
-	t.Errorf("docs/clients.md says nothing of %s, want\n| %s | %s | … | … | `%s` |", client, client, version, says)
+	t.Errorf("docs/clients.md says nothing of %s, want\n| %s | %s | … | `%s` |", client, client, version, says)
 }
 
 // TestClientsTable checks that docs/clients.md lists the clients that are run, and no others.
 func TestClientsTable(t *testing.T) {
-	doc, err := os.ReadFile("../docs/clients.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, table, _ := strings.Cut(string(doc), "|---|---|---|---|---|\n")
-	table, _, _ = strings.Cut(table, "\n\n")
-	var got []string
-	for l := range strings.Lines(table) {
-		got = append(got, strings.TrimSpace(strings.Split(l, "|")[1]))
-	}
-	want := []string{"oras pull", "helm pull", "cosign 3 verify", "cosign 2 verify", "notation verify"}
+	pull := []string{"oras pull", "helm pull", "cosign 3 verify", "cosign 2 verify", "notation verify"}
 	for _, c := range pullers {
-		want = append(want, c.name)
+		pull = append(pull, c.name)
 	}
-	slices.Sort(got)
-	slices.Sort(want)
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("clients (-run +listed):\n%s", diff)
+	push := []string{"oras push", "helm push", "cosign 3 sign", "cosign 2 sign", "notation sign"}
+	for _, c := range pushClients {
+		push = append(push, c.name)
+	}
+	for heading, want := range map[string][]string{pullTable: pull, pushTable: push} {
+		var got []string
+		for _, cells := range documented(t, heading) {
+			got = append(got, cells[0])
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-run +listed):\n%s", heading, diff)
+		}
 	}
 }

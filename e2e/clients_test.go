@@ -112,7 +112,7 @@ func TestClients(t *testing.T) {
 			t.Run("what it has is what the upstream has", func(t *testing.T) { client.checkHas(t, s, p.ref("shop/bundle"), "shop/bundle") })
 			t.Run("its user is shown what docs/clients.md says", func(t *testing.T) {
 				message := p.get(t, "/v2/"+host+"/shop/vulnerable/manifests/1.0").failure().Message
-				checkRow(t, c.name, client.version, shown(outs["shop/vulnerable"], message, p.registry, "PROXY"))
+				checkRow(t, pullTable, c.name, client.version, shown(outs["shop/vulnerable"], message, p.registry, "PROXY"))
 			})
 		})
 	}

@@ -14,7 +14,8 @@ type containerdKind struct {
 	config string
 }
 
-// The generations of containerd nodes run. They share a machine, so the programs of the second have names of their own.
+// The generations of containerd nodes run. They share a machine, so the programs of the second have names of their own. It has no
+// plugins of nodes (NRI): their socket has a name that no option moves.
 var (
 	containerd1 = containerdKind{"containerd", "ctr", `version = 2
 root = "%[1]s/root"
@@ -47,6 +48,8 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
 [plugins."io.containerd.cri.v1.runtime".cni]
   bin_dirs = ["%[1]s/cni/bin"]
   conf_dir = "%[1]s/cni/conf"
+[plugins."io.containerd.nri.v1.nri"]
+  disable = true
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
   platform = "linux/amd64"
   snapshotter = "native"

@@ -19,7 +19,7 @@ import (
 // everybodysPassword is the password of all users of a site.
 const everybodysPassword = "correct horse"
 
-// hostApps has the site host apps/**, with users: ci pushes and deletes, signer signs. Everybody may pull everything.
+// hostApps has the site host apps/**, with users: ci pushes and deletes, signer signs, reader has no right of its own. Everybody may pull everything.
 func (s *site) hostApps(t *testing.T) {
 	t.Helper()
 	hash, err := bcrypt.GenerateFromPassword([]byte(everybodysPassword), bcrypt.MinCost)
@@ -27,7 +27,7 @@ func (s *site) hostApps(t *testing.T) {
 		t.Fatal(err)
 	}
 	var users strings.Builder
-	for _, name := range []string{"ci", "signer"} {
+	for _, name := range []string{"ci", "signer", "reader"} {
 		fmt.Fprintf(&users, "%s:%s\n", name, hash)
 	}
 	writeFile(t, s.path("htpasswd"), []byte(users.String()))

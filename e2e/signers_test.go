@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -17,7 +18,7 @@ func TestCosign(t *testing.T) {
 	u.mustRun(t, cosign, "generate-key-pair", "--output-key-prefix", "release")
 	s.trust(t, u.path("release.pub"))
 	u.write(t, "sbom.json", `{"spdxVersion": "SPDX-2.3"}`)
-	u.write(t, "root.json", `{"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`) // of no use to a key, and asked for
+	u.write(t, "root.json", emptyTrustedRoot)
 	bundle, legacy := s.push(t, "shop/bundle", shop(goodLodash)), s.push(t, "shop/legacy", shop(goodLodash, noise(1000, 1)))
 	vulnerable := s.push(t, "shop/vulnerable", shop(badLodash))
 	upstream := s.upstream.Host() + "/shop/"
@@ -70,7 +71,7 @@ func TestCosign(t *testing.T) {
 // trust makes the site take the key of that file for a release key, beside its own.
 func (s *site) trust(t *testing.T, publicKey string) {
 	t.Helper()
-	writeFile(t, s.path("trust.yaml"), []byte("authorities:\n  - {name: release, cosign: {key_file: "+publicKey+"}}\n"))
+	writeFile(t, s.path("trust.yaml"), fmt.Appendf(nil, "authorities:\n  - {name: release, cosign: {key_file: %q}}\n", publicKey))
 }
 
 // join returns a command line.
@@ -85,9 +86,7 @@ func TestNotation(t *testing.T) {
 	s, p := artifactsSite(t)
 	u := newUser(t)
 	version := versionIn(t, u.mustRun(t, notation, "version"))
-	u.mustRun(t, notation, "cert", "generate-test", "--default", "release.test")
-	u.write(t, ".config/notation/trustpolicy.json", `{"version": "1.0", "trustPolicies": [{"name": "all", "registryScopes": ["*"],
-		"signatureVerification": {"level": "strict"}, "trustStores": ["ca:release.test"], "trustedIdentities": ["*"]}]}`)
+	u.trustNotation(t, notation)
 	for _, repo := range []string{"artifacts/app", "signed/app"} {
 		image := s.push(t, repo, shop(goodLodash))
 		u.mustRun(t, notation, "sign", "--insecure-registry", s.upstream.Host()+"/"+repo+"@"+image.Digest.String())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/tidewaiter/tidewaiter/access"
 	"github.com/tidewaiter/tidewaiter/gate"
@@ -90,10 +91,27 @@ func (p *Proxy) resolveHosted(ctx context.Context, x *exchange, q oci.Request) (
 	if tag.Served.Digest == "" || p.seesPending(x) {
 		return tag.Pushed, nil
 	}
-	if tag.Served.Digest != tag.Pushed.Digest { // whoever comes later may get it
-		p.o.Judge.Start(gate.Candidate{Repository: x.repo, Digest: tag.Pushed.Digest})
+	if tag.Served.Digest == tag.Pushed.Digest {
+		return tag.Served, nil
 	}
+	pushed := gate.Candidate{Repository: x.repo, Digest: tag.Pushed.Digest}
+	if evidenceTag.MatchString(q.Tag) && p.admittedSoon(ctx, pushed) {
+		return tag.Pushed, nil
+	}
+	p.o.Judge.Start(pushed) // whoever comes later may get it
 	return tag.Served, nil
+}
+
+// evidenceHold is how long the verdict on pushed signatures is waited for by whoever asks for those of an image: it takes milliseconds.
+const evidenceHold = 5 * time.Second
+
+// admittedSoon reports whether c is allowed by a verdict that does not take long. Signatures are looked for right after they were pushed,
+// and the ones before them are no answer to that.
+func (p *Proxy) admittedSoon(ctx context.Context, c gate.Candidate) bool {
+	hold, cancel := context.WithTimeout(ctx, evidenceHold)
+	defer cancel()
+	v, err := p.verdict(hold, c)
+	return err == nil && v.Allowed()
 }
 
 // servePending answers end-3 to those who push to the repository, whom no verdict keeps from what is theirs.

@@ -33,6 +33,15 @@ func TestPending(t *testing.T) {
 	f.allow(old)
 	moved := d.pushed(f, web, "moved", "moved")
 	f.deny(moved, "unsigned")
+	signatures := "sha256-" + old.Digest.Encoded() + ".sig"
+	oneSignature := d.pushed(f, web, signatures, "one signature")
+	d.serve(web, signatures)
+	moreSignatures := d.pushed(f, web, signatures, "more signatures")
+	noSignatures := "sha256-" + moved.Digest.Encoded() + ".sig"
+	aSignature := d.pushed(f, web, noSignatures, "a signature")
+	d.serve(web, noSignatures)
+	f.deny(d.pushed(f, web, noSignatures, "no signature"), "unsigned")
+	f.allow(oneSignature, moreSignatures, aSignature)
 	layer := func(marker string) string {
 		return "/v2/apps/web/blobs/" + oci.FromBytes([]byte("layer of "+marker)).String()
 	}
@@ -57,6 +66,8 @@ func TestPending(t *testing.T) {
 		{"a tag is what was pushed last to whoever pushes", "ci", "GET", manifest("moved"), 200, moved.Digest},
 		{"a tag is what was admitted last to others", "reader", "GET", manifest("moved"), 200, old.Digest},
 		{"a tag is what was admitted last to others, HEAD", "reader", "HEAD", manifest("moved"), 200, old.Digest},
+		{"a tag of signatures is what was pushed last to everybody, once it is allowed", "reader", "GET", manifest(signatures), 200, moreSignatures.Digest},
+		{"and what was admitted last, if it is not", "reader", "GET", manifest(noSignatures), 200, aSignature.Digest},
 		{"what has been admitted has blobs", "reader", "GET", layer("old"), 200, ""},
 		{"what has not been has none", "reader", "GET", layer("moved"), 404, ""},
 		{"what nobody pushed is not there", "ci", "GET", manifest("nothing"), 404, ""},

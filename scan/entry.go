@@ -28,6 +28,9 @@ func (w *walk) file(ctx context.Context, p place, header *tar.Header, content io
 	}
 	if kind == noDatabase {
 		at = p.at
+		if done, err := w.aside(at, header.Size, content); done || err != nil {
+			return err
+		}
 	}
 	f := file{path: at, info: header.FileInfo()}
 	wanting := w.readers.forName(f, kind)
@@ -49,6 +52,9 @@ func (w *walk) file(ctx context.Context, p place, header *tar.Header, content io
 	if f.data, err = w.readers.load(head, header.Size, content); err != nil {
 		return fmt.Errorf("reading %q: %w", printable(at), err)
 	}
+	if err := w.spend(header.Size); err != nil {
+		return err
+	}
 	if mayHide {
 		w.findSecrets(f)
 	}
@@ -56,6 +62,39 @@ func (w *walk) file(ctx context.Context, p place, header *tar.Header, content io
 		return nil
 	}
 	return w.examine(ctx, f, wanting)
+}
+
+// aside takes a file that tells of packages without being where they are found: which files are a package's, or where packages are
+// from. done says that there is nothing else to it.
+func (w *walk) aside(at string, size int64, content io.Reader) (done bool, err error) {
+	owner, isList := listOf(at)
+	read := channelReader(at)
+	if isList && size > maxListBytes || !isList && (read == nil || size > maxChannelBytes) {
+		return isList, nil
+	}
+	data, err := w.readers.load(nil, size, content)
+	if err != nil {
+		return true, fmt.Errorf("reading %q: %w", printable(at), err)
+	}
+	if isList {
+		w.owned.addList(owner, data)
+		return true, nil
+	}
+	channels := channelsOf(at, data, read)
+	w.channels[wirePath(at)] = channels
+	size = 0
+	for _, channel := range channels {
+		size += int64(len(channel))
+	}
+	return true, w.hold(len(at) + int(size))
+}
+
+// spend counts n bytes of files as read.
+func (w *walk) spend(n int64) error {
+	if w.examined += n; w.examined > maxExaminedBytes {
+		return overLimit("files of more than %d bytes, by their holes", int64(maxExaminedBytes))
+	}
+	return nil
 }
 
 // examine has f read by readers and keeps what they find, including what one finds that fails midway.
@@ -76,9 +115,13 @@ func (w *walk) examine(ctx context.Context, f file, readers []reader) error {
 func (w *walk) largeFile(f file, wanted bool, content io.Reader) error {
 	size := f.info.Size()
 	if !wanted && size <= maxLayerBytes {
-		marked, err := builtByGo(content)
+		counted := &countingReader{r: content}
+		marked, err := builtByGo(counted)
 		if err != nil {
 			return fmt.Errorf("reading %q: %w", printable(f.path), err)
+		}
+		if err := w.spend(counted.n); err != nil {
+			return err
 		}
 		if !marked {
 			return w.keep(f.path, nil)
@@ -145,7 +188,7 @@ func (w *walk) hardLink(p place, target string) error {
 	wanting := w.readers.namesFor(at, kind)
 	switch {
 	case examined && kind == databaseAt(source) && slices.Equal(wanting, w.readers.namesFor(source, kind)):
-		return w.keep(at, packages)
+		return w.keep(at, withoutLinkedRuntimes(packages, at))
 	case kind != noDatabase || len(wanting) > 0:
 		w.gap(gate.GapUnresolvedLink, at, fmt.Sprintf("a hard link to %q, which was not examined under that name", printable(target)))
 	}

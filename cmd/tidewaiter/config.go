@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/viper"
 
 	"github.com/tidewaiter/tidewaiter/access"
+	"github.com/tidewaiter/tidewaiter/advisories"
 	"github.com/tidewaiter/tidewaiter/cache"
 	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/policy"
@@ -213,6 +214,10 @@ func (c *config) problems() []error {
 	problem(!oci.ValidHost(c.DefaultUpstream), "default_upstream: %q is not a host", c.DefaultUpstream)
 	problem(c.Gate.Hold <= 0, "gate.hold must be positive")
 	problem(c.Gate.Workers < 0, "gate.workers must not be negative")
+	if c.Advisories.Source != "" {
+		_, err := advisories.ParseSource(c.Advisories.Source)
+		problem(err != nil, "advisories.source: %v", err)
+	}
 	problem(c.Advisories.MaxAge < 0, "advisories.max_age must not be negative")
 	problem(c.Advisories.Refresh < 0, "advisories.refresh must not be negative")
 	for _, p := range c.Gate.Platforms {
@@ -252,7 +257,8 @@ func (c *config) installationProblems() []error {
 	note(err)
 	upstreams, err := upstream.New(dialled, upstream.Options{})
 	note(err)
-	if err == nil {
+	upstreamsAreSound := err == nil // else what is wrong with the one of the advisories has been said
+	if upstreamsAreSound {
 		upstreams.Close()
 	}
 	if c.Redis.SealKeyFile != "" {
@@ -266,7 +272,16 @@ func (c *config) installationProblems() []error {
 			}
 		}
 	}
-	if c.Advisories.Path != "" {
+	switch {
+	case c.Advisories.Source != "":
+		_, err := c.advisoryFolder()
+		note(err)
+		if registries, _, err := c.advisorySource(upstream.Options{}); err == nil {
+			registries.Close()
+		} else if upstreamsAreSound {
+			note(err)
+		}
+	case c.Advisories.Path != "":
 		_, err := os.Stat(c.Advisories.Path)
 		note(err)
 	}
@@ -278,7 +293,6 @@ func (c *config) unsupported() map[string]bool {
 	return map[string]bool{
 		"storage.s3": c.Storage.S3 != nil, "storage.gcs": c.Storage.GCS != nil, "storage.azure": c.Storage.Azure != nil,
 		"storage.max_bytes": c.Storage.MaxBytes != 0, "webhooks": len(c.Webhooks) > 0,
-		"advisories.source": c.Advisories.Source != "",
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
 
 	"github.com/tidewaiter/tidewaiter/access"
+	"github.com/tidewaiter/tidewaiter/advisories"
 	"github.com/tidewaiter/tidewaiter/audit"
 	"github.com/tidewaiter/tidewaiter/cache"
 	"github.com/tidewaiter/tidewaiter/forward"
@@ -44,6 +45,7 @@ type instance struct {
 	meters     *meters
 	policies   *policy.Files
 	advisories *scan.Advisories
+	updater    *advisories.Updater // nil unless advisories are fetched
 	layers     *scan.Layers
 	ledger     *ledger.Ledger
 	verdicts   *cache.Verdicts
@@ -61,7 +63,12 @@ type instance struct {
 
 // openInstance opens, in this order: what is decided by, where things are kept, where they come from, what examines them, and the
 // gate that joins it all. Whoever gets an instance closes it.
-func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance, err error) {
+func openInstance(ctx context.Context, c *config, log *slog.Logger) (*instance, error) {
+	return openShown(ctx, c, log, nil)
+}
+
+// openShown is openInstance with a bar, which may be nil, that tells of the blobs being fetched.
+func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) (_ *instance, err error) {
 	in := &instance{config: c, log: log, meters: newMeters()} // not a named result: those that return nil would close that
 	defer func() {
 		if err != nil {
@@ -73,12 +80,15 @@ func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance
 	if in.policies, err = policy.Open(ctx, c.PolicyFiles, c.TrustFiles, time.Now, log); err != nil {
 		return nil, usageError(err)
 	}
-	if in.advisories, err = scan.OpenAdvisories(ctx, c.Advisories.Path, c.Advisories.MaxAge, time.Now); errors.Is(err, fs.ErrNotExist) {
+	if in.advisories, err = openAdvisories(ctx, c, log); errors.Is(err, fs.ErrNotExist) {
 		return nil, usageError(err)
 	} else if err != nil {
 		return nil, err
 	}
 	in.closers = append(in.closers, in.advisories.Close)
+	if err = in.openUpdater(); err != nil {
+		return nil, err
+	}
 
 	// Where things are kept.
 	root, err := filepath.Abs(c.Storage.Filesystem.Root)
@@ -105,7 +115,7 @@ func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance
 		return nil, usageError(err)
 	}
 	in.closers = append(in.closers, func() error { in.upstreams.Close(); return nil })
-	in.quarantine, err = quarantine.New(in.upstreams, driver, root, filepath.Join(root, "tidewaiter", "spool"), log)
+	in.quarantine, err = quarantine.New(shown{in.upstreams, bar}, driver, root, filepath.Join(root, "tidewaiter", "spool"), log)
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +199,8 @@ func (in *instance) reloadAdvisories(ctx context.Context) {
 		in.log.ErrorContext(ctx, "the advisories stay as they were", "err", err)
 	}
 	if changed {
-		in.log.InfoContext(ctx, "advisories replaced", "snapshot", in.advisories.Snapshot().ID)
+		snapshot := in.advisories.Snapshot()
+		in.log.InfoContext(ctx, "advisories replaced", "snapshot", snapshot.ID, "built", snapshot.UpdatedAt)
 	}
 }
 

@@ -42,7 +42,7 @@ func newServe(inv *invocation) *cobra.Command {
 
 Without a configuration it listens on loopback only, keeps everything under ./tidewaiter-data, pulls from the well-known public
 registries, and judges by the shipped policy, which denies critical vulnerabilities that have a fix. That policy needs advisory data:
-without advisories.path every image is denied, and says so.
+without any, from advisories.source, advisories.path or "tidewaiter advisories import", every image is denied, and says so.
 
 SIGHUP reads policies, trust files and advisories again. SIGTERM ends the process: it is not ready any more, what is being sent is
 finished, and whoever waits for a verdict is told to come back. A second SIGTERM ends it at once.`,
@@ -108,6 +108,8 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 	if c.forwards() {
 		running.Go(func() { in.forwarder.Run(ctx) })
 	}
+	running.Go(func() { in.watchAdvisories(ctx) })
+	running.Go(func() { in.fetchAdvisories(ctx) })
 	servers := []*http.Server{newServer(clients.guarding(registry), log), newServer(clients.guarding(admin), log)}
 	listeners := []*bounded{newBounded(registryListener, maxConnections, log), newBounded(adminListener, maxAdminConnections, log)}
 	for i, l := range listeners {
@@ -217,7 +219,9 @@ func (in *instance) announce(ctx context.Context, at addresses) {
 		in.log.WarnContext(ctx, "an unsafe option is on", "option", option)
 	}
 	if snapshot.ID == "" {
-		in.log.WarnContext(ctx, "there is no advisory data: policies that ask for vulnerabilities deny every image; set advisories.path")
+		in.log.WarnContext(ctx, "there is no advisory data: policies that ask for vulnerabilities deny every image; set advisories.source, or import some")
+	} else if !snapshot.Until.IsZero() && !time.Now().Before(snapshot.Until) {
+		in.log.WarnContext(ctx, "the advisory data is older than advisories.max_age: that is a gap, which denies", "built", snapshot.UpdatedAt)
 	}
 	if !in.config.hasReviewers() && !isLoopback(in.config.Listen.Admin) {
 		in.log.WarnContext(ctx, "whoever reaches listen.admin can see what was decided; grant review to somebody to have others asked who they are")
