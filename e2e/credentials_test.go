@@ -114,8 +114,8 @@ func (s *site) hostForMachines(t *testing.T, grants ...any) {
 	s.config["access"] = keys{"tokens": keys{"robots_file": s.path("robots.yaml"), "ttl": "1h"}, "grants": grants}
 }
 
-// addRobot makes a robot and returns what it logs in with.
-func (s *site) addRobot(t *testing.T, name string) shows {
+// newRobot makes a robot and returns what it logs in with.
+func (s *site) newRobot(t *testing.T, name string) shows {
 	t.Helper()
 	got := tidewaiter(t, "robot", "add", name, "--for", "1h", "--file", s.path("robots.yaml"), "--quiet")
 	if got.code != 0 {
@@ -131,7 +131,7 @@ func TestRobots(t *testing.T) {
 		keys{"who": "robot:ci", "repositories": []string{"apps/**"}, "actions": []string{"push"}},
 		keys{"who": "robot:node", "repositories": []string{"apps/web", host + "/**"}, "actions": []string{"pull"}},
 	)
-	ci, node := s.addRobot(t, "ci"), s.addRobot(t, "node")
+	ci, node := s.newRobot(t, "ci"), s.newRobot(t, "node")
 	p := s.serve(t)
 	nobody := shows("")
 	expect := func(t *testing.T, law string, a shows, method, path string, want int) reply {
