@@ -96,7 +96,7 @@ func TestUsage(t *testing.T) {
 			}
 		}
 		walk(nil)
-		want := []string{"", "check", "clients", "demo", "inventory", "policy", "policy check", "serve", "verdict", "version"}
+		want := []string{"", "advisories", "advisories import", "advisories rollback", "advisories status", "advisories update", "check", "clients", "demo", "inventory", "policy", "policy check", "serve", "verdict", "version"}
 		if diff := cmp.Diff(walked, want); diff != "" {
 			t.Errorf("there are other commands (-got +want):\n%s", diff)
 		}
