@@ -154,3 +154,22 @@ func TestFailureLeavesWhatThereIs(t *testing.T) {
 		}
 	})
 }
+
+// Another replica that is at it is no failure, and will be done in a moment.
+func TestScheduleBesideAnotherProcess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "advisories")
+	unlock, err := NewFolder(path, trusting, time.Now).lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	synctest.Test(t, func(t *testing.T) {
+		asked, changes, u := schedule(t, path, .5, 150*time.Second, "new", "same")
+		if diff := cmp.Diff(asked, []time.Duration{0, time.Minute, 2 * time.Minute}); diff != "" || changes != 0 {
+			t.Errorf("%d changes, asked (-got +want):\n%s", changes, diff)
+		}
+		if a := u.Attempts(); a.Failing() || !a.SucceededAt.IsZero() {
+			t.Errorf("got %+v", a)
+		}
+	})
+}
