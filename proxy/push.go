@@ -37,7 +37,7 @@ func (p *Proxy) putManifest(x *exchange, r *http.Request, q oci.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := p.mayPut(r.Context(), x, q, m); err != nil {
+	if err := p.mayPut(r.Context(), x, q, m, content.Digest); err != nil {
 		return err
 	}
 	stored, err := p.o.Hosted.Changes.Put(r.Context(), x.repo, hosted.Reference{Tag: q.Tag, Digest: q.Digest}, content, x.caller.Name)
@@ -70,14 +70,14 @@ func readManifest(r *http.Request) (oci.Content, oci.Manifest, error) {
 // appends a suffix).
 var evidenceTag = regexp.MustCompile(`^sha256-([0-9a-f]{64})(?:\.(?:sig|att|sbom))?$`)
 
-// mayPut returns nil if the caller may store m where q says. Whoever may only sign adds to what is there, and moves no tag that
+// mayPut returns nil if the caller may store m, whose digest is d, where q says. Whoever may only sign adds to what is there, and moves no tag that
 // somebody deploys.
-func (p *Proxy) mayPut(ctx context.Context, x *exchange, q oci.Request, m oci.Manifest) error {
+func (p *Proxy) mayPut(ctx context.Context, x *exchange, q oci.Request, m oci.Manifest, d oci.Digest) error {
 	attaches := m.Subject != nil && q.Tag == "" || evidenceTag.MatchString(q.Tag)
 	if !attaches || p.o.Rights.May(x.caller, access.Push, x.repo) {
-		return p.allow(ctx, x, access.Push)
+		return p.allowOn(ctx, x, access.Push, d)
 	}
-	if err := p.allow(ctx, x, access.Sign); err != nil {
+	if err := p.allowOn(ctx, x, access.Sign, d); err != nil {
 		return err
 	}
 	return p.attachable(ctx, x, q, m)
