@@ -106,8 +106,12 @@ type Signature struct {
 	Authority string `json:"authority"`
 	// Format is how the signature was stored: "cosign-legacy", "sigstore-bundle".
 	Format string `json:"format"`
-	// Signer identifies the key or identity beyond the authority's name: the fingerprint of a public key.
+	// Signer identifies the key or identity beyond the authority's name: the fingerprint of a public key, the subject of a certificate.
 	Signer string `json:"signer"`
+	// Issuer is who vouched for the identity; empty for a key.
+	Issuer string `json:"issuer,omitempty"`
+	// SignedAt is when it was made, UTC, by the word of a log or time stamp service that is trusted; zero when none says so.
+	SignedAt time.Time `json:"signed_at,omitzero"`
 	// Manifest is the digest of the manifest the signature was found in.
 	Manifest oci.Digest `json:"manifest"`
 	// Inherited is the index whose signature covers this manifest; empty when the manifest itself is signed.

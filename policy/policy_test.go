@@ -1,14 +1,18 @@
 package policy
 
 import (
+	"crypto"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"flag"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -370,6 +374,9 @@ func TestExamples(t *testing.T) {
 					t.Errorf("authority %s has a key that is not derived from its name", a.Name)
 				}
 			}
+			if a.Keyless != nil {
+				checkNobodysRoot(t, a.Keyless.TrustedRoot)
+			}
 		}
 	})
 	t.Run("show every supported key", func(t *testing.T) {
@@ -379,7 +386,10 @@ func TestExamples(t *testing.T) {
 				"vulnerabilities", "deny_at", "only_fixable", "grace", "deny", "secrets", "image", "max_bytes", "deny_foreign_layers", "gaps",
 				"tolerate", "waivers", "vulnerability", "package", "rule", "digest", "until", "reason", "by", "waiver_max",
 			},
-			trustFile: {"authorities", "name", "cosign", "key_file", "key", "keys", "not_before", "not_after"},
+			trustFile: {
+				"authorities", "name", "cosign", "key_file", "key", "keys", "not_before", "not_after",
+				"keyless", "issuer", "issuer_regexp", "subject", "subject_regexp", "trusted_root_file", "tlog", "sct", "tsa",
+			},
 		} {
 			data, err := os.ReadFile(file)
 			if err != nil {
@@ -410,4 +420,42 @@ func TestExamples(t *testing.T) {
 			}
 		}
 	})
+}
+
+// checkNobodysRoot checks that every key in a trusted root is derived from a name.
+func checkNobodysRoot(t *testing.T, raw []byte) {
+	t.Helper()
+	type authority struct {
+		CertChain struct{ Certificates []struct{ RawBytes []byte } }
+	}
+	type log struct{ PublicKey struct{ RawBytes []byte } }
+	var root struct {
+		CertificateAuthorities, TimestampAuthorities []authority
+		Tlogs, Ctlogs                                []log
+	}
+	if err := json.Unmarshal(raw, &root); err != nil {
+		t.Fatal(err)
+	}
+	nobodys := map[string]bool{}
+	for _, of := range []string{"rekor", "fulcio", "ctlog", "tsa"} {
+		sum := sha256.Sum256([]byte("tidewaiter example: " + of))
+		nobodys[string(sum[:])] = true
+	}
+	check := func(public crypto.PublicKey, err error) {
+		if key, ok := public.(ed25519.PublicKey); err != nil || !ok || !nobodys[string(key)] {
+			t.Errorf("a key in the trusted root is not derived from a name: %v", err)
+		}
+	}
+	for _, a := range slices.Concat(root.CertificateAuthorities, root.TimestampAuthorities) {
+		for _, c := range a.CertChain.Certificates {
+			cert, err := x509.ParseCertificate(c.RawBytes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			check(cert.PublicKey, nil)
+		}
+	}
+	for _, l := range slices.Concat(root.Tlogs, root.Ctlogs) {
+		check(x509.ParsePKIXPublicKey(l.PublicKey.RawBytes))
+	}
 }

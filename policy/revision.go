@@ -43,8 +43,15 @@ type canonicalWaiver struct {
 }
 
 type canonicalAuthority struct {
-	Name string
-	Keys []canonicalKey
+	Name    string
+	Keys    []canonicalKey
+	Keyless *canonicalKeyless `json:",omitempty"`
+}
+
+type canonicalKeyless struct {
+	Issuer, Subject gate.Wording
+	Root            oci.Digest
+	Tlog, SCT, TSA  int
 }
 
 type canonicalKey struct {
@@ -93,6 +100,9 @@ func rootsRevision(authorities []gate.Authority) string {
 		forms[i].Name = a.Name
 		for _, k := range a.Keys {
 			forms[i].Keys = append(forms[i].Keys, canonicalKey{k.Fingerprint, k.NotBefore.UTC(), k.NotAfter.UTC()})
+		}
+		if k := a.Keyless; k != nil {
+			forms[i].Keyless = &canonicalKeyless{k.Issuer, k.Subject, k.RootDigest, k.Tlog, k.SCT, k.TSA}
 		}
 	}
 	return revision("roots", forms)

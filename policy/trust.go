@@ -10,7 +10,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/gate"
 )
 
-// LoadTrust reads trust files into one set of authorities. A key_file that is not absolute is looked for beside the trust file
+// LoadTrust reads trust files into one set of authorities. A file they name that is not absolute is looked for beside the trust file
 // that names it. Without files nobody is trusted.
 //
 // Errors: [*Problems] for everything wrong with the files or with the keys they name; otherwise a trust file could not be read.
@@ -19,13 +19,13 @@ func LoadTrust(files []string) (*gate.TrustRoots, error) {
 	return roots, err
 }
 
-// loadTrust is [LoadTrust], and returns also which key files it looked for, even if it fails.
+// loadTrust is [LoadTrust], and returns also which files the trust files name, even if it fails.
 func loadTrust(files []string) (roots *gate.TrustRoots, keyFiles []string, err error) {
 	sources, err := readAll(files)
 	if err != nil {
 		return nil, nil, err
 	}
-	return parseTrust(sources, func(name string) ([]byte, error) { return readBounded(name, maxKeyBytes) })
+	return parseTrust(sources, readBounded)
 }
 
 // roots is what has been read of a set of trust files.
@@ -34,13 +34,15 @@ type roots struct {
 	authorities []gate.Authority
 	// named says where each authority's name was first used, and keyed where each key was, by fingerprint.
 	named, keyed map[string]place
-	readKey      func(name string) ([]byte, error)
-	keyFiles     []string
+	// readFile is [readBounded], or stands for it.
+	readFile func(name string, limit int64) ([]byte, error)
+	// keyFiles are the files that were looked for: of keys, certificates and trusted roots.
+	keyFiles []string
 }
 
-// parseTrust reads sources, and through readKey the key files they name, into one set.
-func parseTrust(sources []source, readKey func(name string) ([]byte, error)) (*gate.TrustRoots, []string, error) {
-	r := roots{named: map[string]place{}, keyed: map[string]place{}, readKey: readKey}
+// parseTrust reads sources, and through readFile the files they name, into one set.
+func parseTrust(sources []source, readFile func(name string, limit int64) ([]byte, error)) (*gate.TrustRoots, []string, error) {
+	r := roots{named: map[string]place{}, keyed: map[string]place{}, readFile: readFile}
 	for _, src := range sources {
 		if root, ok := r.open(src); ok {
 			has := r.mapping(root, fields{"authorities": func(v value) { r.list(v, r.authority) }})
@@ -59,12 +61,12 @@ func (r *roots) authority(v value) {
 	has := r.mapping(v, fields{
 		"name":     func(v value) { a.Name = r.authorityName(v) },
 		"cosign":   func(v value) { a.Keys = r.cosign(v) },
-		"keyless":  nil,
+		"keyless":  func(v value) { a.Keyless = r.keyless(v) },
 		"notation": nil,
 	})
 	r.need(v, has, "name")
-	if !has["keyless"] && !has["notation"] { // of a kind that is refused already, it does not lack a key besides
-		r.need(v, has, "cosign")
+	if !has["notation"] { // of a kind that is refused already, it does not lack another besides
+		r.exactlyOne(v, has, "cosign", "keyless")
 	}
 	r.authorities = append(r.authorities, a)
 }
@@ -139,14 +141,7 @@ func (r *roots) key(v value) gate.TrustedKey {
 	}
 	encoded := []byte(text)
 	if v.key == "key_file" {
-		path := text
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(filepath.Dir(r.file), path)
-		}
-		r.keyFiles = append(r.keyFiles, path)
-		var err error
-		if encoded, err = r.readKey(path); err != nil {
-			r.refuse(v, "%v", err)
+		if encoded, ok = r.beside(v, text, maxKeyBytes); !ok {
 			return gate.TrustedKey{}
 		}
 	}
@@ -161,4 +156,18 @@ func (r *roots) key(v value) gate.TrustedKey {
 		r.keyed[k.Fingerprint] = r.at(v)
 	}
 	return k
+}
+
+// beside returns what the file called name holds, or its first limit+1 bytes. A name that is not absolute starts at the directory of
+// the file being read.
+func (r *roots) beside(v value, name string, limit int64) ([]byte, bool) {
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(filepath.Dir(r.file), name)
+	}
+	r.keyFiles = append(r.keyFiles, name)
+	content, err := r.readFile(name, limit)
+	if err != nil {
+		r.refuse(v, "%v", err)
+	}
+	return content, err == nil
 }

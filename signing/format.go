@@ -1,6 +1,7 @@
 package signing
 
 import (
+	"github.com/sigstore/sigstore-go/pkg/fulcio/certificate"
 	"github.com/sigstore/sigstore-go/pkg/verify"
 
 	"github.com/tidewaiter/tidewaiter/gate"
@@ -19,14 +20,18 @@ type format interface {
 
 // formats maps the media type of a layer to the format it is read by. It is the table to add a format to.
 var formats = map[string]format{
-	mediaTypePayload: legacy{},
-	mediaTypeBundle:  bundled{},
+	mediaTypePayload:  legacy{},
+	mediaTypeBundle:   bundled{},
+	mediaTypeBundle02: bundled{},
+	mediaTypeBundle01: bundled{},
 }
 
 // artifactTypes are the types of referrers that hold signatures. A referrer of another type is somebody else's; one that states no
 // type, as lists written by some clients do, is opened to see.
 var artifactTypes = map[string]bool{
 	mediaTypeBundle:            true,
+	mediaTypeBundle02:          true,
+	mediaTypeBundle01:          true,
 	artifactTypeLegacyReferrer: true,
 	mediaTypeEmpty:             true,
 	"":                         true,
@@ -40,10 +45,15 @@ type subject struct {
 }
 
 // claim is a signature that has been read and not been believed: it says of the right image what a signature says, and whether
-// somebody we trust says so is for [key.signed] to find out.
+// somebody we trust says so is for [speaker.made] to find out. It is used by one goroutine only.
 type claim struct {
-	// entity is used by one goroutine only: it remembers what it parsed.
-	entity verify.SignedEntity
+	// keyed is what a key can have signed, without all that a key's signature does not need; nil if it is signed with a certificate.
+	keyed verify.SignedEntity
+	// certified is what the key of a certificate can have signed, leaf what the certificate says; nil if it has none that can be
+	// read, and uncertified is then why, or nil if it has none at all.
+	certified   verify.SignedEntity
+	leaf        certificate.Summary
+	uncertified error
 	// artifact returns what the entity must be about. It is called for every check, because the library reads it up.
 	artifact func() verify.ArtifactPolicyOption
 	// predicateType is what a signed statement must turn out to be once verified; empty when the entity holds no statement.

@@ -7,11 +7,12 @@
 // suffice.
 //
 // There are two doors to widen it by. A way of storing signatures is a [format] in the table formats, and perhaps another place to
-// look in discover; a way of being trusted is one more thing an [authority] checks a claim with.
+// look in discover; a way of being trusted is a [speaker].
 //
 // What is read was put there by whoever may push to the repository, or by whoever runs the registry. It is bounded (limits.go),
 // compared with its digest, never decompressed, and read strictly (strict.go). A key has no clock: how long it counts is asked of
-// the time now, and transparency-log entries and time stamps beside a key's signature are neither needed nor believed.
+// the time now, and transparency-log entries and time stamps beside a key's signature are neither needed nor believed. A certificate
+// counts at the time a log or time stamp service vouches for, and at no other.
 package signing
 
 import (
@@ -66,7 +67,8 @@ type Options struct {
 
 // Verifier implements [gate.Signatures]. It is safe for concurrent use.
 type Verifier struct {
-	o Options
+	o           Options
+	authorities authorities
 	// large holds a token for each large layer in memory.
 	large chan struct{}
 }
@@ -114,7 +116,7 @@ func (v *Verifier) verify(ctx context.Context, c gate.Candidate, names []string)
 	if _, err := oci.ParseDigest(c.Digest.String()); err != nil {
 		return gate.SignatureEvidence{}, err
 	}
-	authorities, err := v.authorities(names)
+	authorities, err := v.authorities.of(v.o.Roots(), names)
 	if err != nil || len(authorities) == 0 {
 		return gate.SignatureEvidence{}, err
 	}
@@ -140,27 +142,6 @@ func (v *Verifier) verify(ctx context.Context, c gate.Candidate, names []string)
 		return gate.SignatureEvidence{}, err
 	}
 	return s.evidence(), nil
-}
-
-// authorities returns the authorities called names, ready to check with. All are taken from one set of trust roots.
-func (v *Verifier) authorities(names []string) ([]authority, error) {
-	roots := v.o.Roots()
-	if roots == nil {
-		return nil, errors.New("there are no trust roots")
-	}
-	var loaded []authority
-	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
-		i := slices.IndexFunc(roots.Authorities, func(a gate.Authority) bool { return a.Name == name })
-		if i < 0 {
-			return nil, fmt.Errorf("the trust roots have no authority %q", name)
-		}
-		a, err := loadAuthority(roots.Authorities[i])
-		if err != nil {
-			return nil, err
-		}
-		loaded = append(loaded, a)
-	}
-	return loaded, nil
 }
 
 // search is the looking for the signatures of one image.
@@ -217,14 +198,14 @@ func (s *search) readLayer(ctx context.Context, o offer) ([]byte, error) {
 
 // judge finds out which authorities made c.
 func (s *search) judge(o offer, c claim) {
-	signed, why := false, fmt.Errorf("not signed with a key of %s", s.asked())
+	signed, why := false, s.unsigned()
 	for _, a := range s.authorities {
-		k, err := a.signed(c, s.now)
+		m, err := a.made(c, s.now)
 		switch {
 		case err == nil:
 			signed = true
 			s.accept(gate.Signature{
-				Authority: a.name, Format: o.format.name(), Signer: k.Fingerprint, Manifest: o.manifest, Until: k.NotAfter,
+				Authority: a.name, Format: o.format.name(), Signer: m.signer, Issuer: m.issuer, SignedAt: m.at, Manifest: o.manifest, Until: m.until,
 			})
 		case !errors.Is(err, errNotSigned):
 			why = err
@@ -235,13 +216,17 @@ func (s *search) judge(o offer, c claim) {
 	}
 }
 
-// asked returns the names of the authorities asked for.
-func (s *search) asked() string {
+// unsigned says, for people, that none of the authorities asked for made a signature.
+func (s *search) unsigned() error {
 	var names []string
+	byKeys := true
 	for _, a := range s.authorities {
-		names = append(names, a.name)
+		names, byKeys = append(names, a.name), byKeys && a.byKeys
 	}
-	return strings.Join(names, ", ")
+	if byKeys {
+		return fmt.Errorf("not signed with a key of %s", strings.Join(names, ", "))
+	}
+	return fmt.Errorf("not signed by %s", strings.Join(names, ", "))
 }
 
 func (s *search) accept(signature gate.Signature) {
