@@ -120,18 +120,22 @@ type Signature struct {
 	Until time.Time `json:"until,omitzero"`
 }
 
-// Rejection is something offered as a signature that does not count, and why. It is for people; nothing is decided by it.
+// Rejection is something offered as a signature or attestation that does not count, and why. It is for people; nothing is decided by it.
 type Rejection struct {
 	Manifest oci.Digest `json:"manifest"`
 	Format   string     `json:"format"`
 	Why      string     `json:"why"`
 }
 
-// SignatureEvidence is what looking for signatures of one manifest found. Empty means unsigned, which is a fact; not having been
+// SignatureEvidence is what looking for signatures and attestations of one manifest found. Empty means unsigned, which is a fact; not having been
 // able to look is an error and never becomes this.
 type SignatureEvidence struct {
 	// Signatures is sorted by authority, then manifest.
 	Signatures []Signature `json:"signatures,omitempty"`
+	// Attestations is sorted by predicate type, authority, then manifest.
+	Attestations []Attestation `json:"attestations,omitempty"`
+	// VEX is in no particular order.
+	VEX        []VEX       `json:"vex,omitempty"`
 	Rejections []Rejection `json:"rejections,omitempty"`
 }
 
@@ -139,6 +143,8 @@ type SignatureEvidence struct {
 type Evidence struct {
 	Candidate Candidate
 	Manifest  oci.Manifest
+	// SizeBytes is the size of the manifest itself.
+	SizeBytes int64
 	SignatureEvidence
 	// OnlyStatements says that every layer was read and is a signature or attestation, JSON that no runtime unpacks. Such a
 	// manifest needs no signature of its own.

@@ -80,14 +80,24 @@ func readEnvelope(s subject, envelope *protodsse.Envelope) (claim, error) {
 	if err != nil {
 		return claim{}, err
 	}
-	if err := statement.checkSignature(s.Digest); err != nil {
+	attestation := s.attested(statement.predicateType)
+	if attestation {
+		err = statement.checkAttestation(s.Digest)
+	} else {
+		err = statement.checkSignature(s.Digest)
+	}
+	if err != nil {
 		return claim{}, err
 	}
 	digest := sum(s.Digest)
-	return claim{
+	c := claim{
 		artifact:      func() verify.ArtifactPolicyOption { return verify.WithArtifactDigest("sha256", digest[:]) },
 		predicateType: statement.predicateType,
-	}, nil
+	}
+	if attestation {
+		c.statement, c.predicate = envelope.GetPayload(), statement.predicate
+	}
+	return c, nil
 }
 
 // enclose adds to c what wire holds as something the library can check: signed with a key, or with a certificate.

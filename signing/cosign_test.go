@@ -176,7 +176,7 @@ func TestRealCosign(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := gate.Candidate{Repository: oci.Repository{Upstream: upstream.Host(), Path: "acme/app"}, Digest: image.Digest}
-			got, err := v.Verify(t.Context(), c, []string{"release", "stranger"})
+			got, err := v.Verify(t.Context(), c, gate.Wanted{Signatures: []string{"release", "stranger"}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -13,8 +13,8 @@ type format interface {
 	name() string
 	// maxBytes bounds one layer of the format.
 	maxBytes() int64
-	// read returns what the layer o, whose verified content is body, claims. An error says why it cannot be a signature of s, in
-	// a clause for a person; it may quote the signer.
+	// read returns what the layer o, whose verified content is body, claims. An error says why it cannot be a signature of s, or an
+	// attestation that is looked for, in a clause for a person; it may quote the signer.
 	read(s subject, o offer, body []byte) (claim, error)
 }
 
@@ -24,6 +24,7 @@ var formats = map[string]format{
 	mediaTypeBundle:   bundled{},
 	mediaTypeBundle02: bundled{},
 	mediaTypeBundle01: bundled{},
+	mediaTypeEnvelope: enveloped{},
 }
 
 // artifactTypes are the types of referrers that hold signatures. A referrer of another type is somebody else's; one that states no
@@ -32,6 +33,7 @@ var artifactTypes = map[string]bool{
 	mediaTypeBundle:            true,
 	mediaTypeBundle02:          true,
 	mediaTypeBundle01:          true,
+	artifactTypeStatement:      true,
 	artifactTypeLegacyReferrer: true,
 	mediaTypeEmpty:             true,
 	"":                         true,
@@ -42,6 +44,8 @@ type subject struct {
 	gate.Candidate
 	// names are the names of its repository by which a signer may have known it.
 	names []string
+	// attested reports whether attestations of a type are looked for.
+	attested func(predicateType string) bool
 }
 
 // claim is a signature that has been read and not been believed: it says of the right image what a signature says, and whether
@@ -58,4 +62,6 @@ type claim struct {
 	artifact func() verify.ArtifactPolicyOption
 	// predicateType is what a signed statement must turn out to be once verified; empty when the entity holds no statement.
 	predicateType string
+	// statement and predicate are what an attestation says; nil for a signature.
+	statement, predicate []byte
 }

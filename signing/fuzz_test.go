@@ -17,6 +17,7 @@ import (
 func fuzzed() (s subject, statement, payload []byte) {
 	s = subject{Candidate: gate.Candidate{Repository: oci.Repository{Upstream: "registry.example", Path: "acme/app"}, Digest: oci.FromBytes([]byte("app"))}}
 	s.names = namesOf(s.Repository, nil)
+	s.attested = func(string) bool { return false }
 	statement = fmt.Appendf(nil, `{"_type":%q,"subject":[{"digest":{"sha256":%q}}],"predicateType":%q,"predicate":{}}`,
 		statementType, s.Digest.Encoded(), predicateTypeSignature)
 	payload = fmt.Appendf(nil, `{"critical":{"identity":{"docker-reference":"registry.example/acme/app"},"image":{"docker-manifest-digest":%q},"type":%q},"optional":null}`,

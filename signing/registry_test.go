@@ -163,7 +163,7 @@ func (b *bench) verify(t testing.TB, authorities ...string) (gate.SignatureEvide
 	if authorities == nil {
 		authorities = []string{"release"}
 	}
-	return v.Verify(t.Context(), b.candidate(), authorities)
+	return v.Verify(t.Context(), b.candidate(), gate.Wanted{Signatures: authorities})
 }
 
 func (b *bench) sigTag() string      { return "sha256-" + b.digest.Encoded() + ".sig" }

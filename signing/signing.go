@@ -1,10 +1,10 @@
-// Package signing owns the question of who signed an image.
+// Package signing owns the question of who signed an image, and who attested what of it.
 //
-// [Verifier.Verify] finds everything that is offered as a signature of a manifest, in every way in which clients store one, and
-// checks it against the authorities a policy names. It promises that each [gate.Signature] was made, over this very manifest, with
-// a key of that authority which counts now; that nothing offered beside a good signature keeps it from counting; and that a
-// registry which does not let us look is an error and never the absence of signatures. It must not decide whether the signatures
-// suffice.
+// [Verifier.Verify] finds everything that is offered as a signature or attestation of a manifest, in every way in which clients store
+// one, and checks it against the authorities a policy names. It promises that each [gate.Signature] and [gate.Attestation] was made,
+// over this very manifest, by that authority in a way that counts now; that what was signed says itself which of the two it is; that
+// nothing offered beside a good one keeps it from counting; and that a registry which does not let us look is an error and never the
+// absence of signatures. It must not decide whether they suffice.
 //
 // There are two doors to widen it by. A way of storing signatures is a [format] in the table formats, and perhaps another place to
 // look in discover; a way of being trusted is a [speaker].
@@ -16,6 +16,7 @@
 package signing
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -99,26 +100,36 @@ func (v *Verifier) Revision() string {
 	return roots.Revision + "+" + v.o.Revision
 }
 
-// Verify implements [gate.Signatures]. The signatures it returns are sorted by authority, manifest, format and signer, the
-// rejections by manifest, format and text; at most [maxRejections] of them are reported. The same content in the registry leads
-// to the same evidence, in whatever order the registry lists it.
+// Verify implements [gate.Signatures]. The signatures it returns are sorted by authority, manifest, format and signer, attestations by
+// predicate type before those, the rejections by manifest, format and text; at most [maxRejections] of them are reported. The same
+// content in the registry leads to the same evidence, in whatever order the registry lists it.
 //
 // Errors: an authority that the trust roots do not have or whose keys cannot be used, and whatever the registry fails with.
-func (v *Verifier) Verify(ctx context.Context, c gate.Candidate, authorities []string) (gate.SignatureEvidence, error) {
-	found, err := v.verify(ctx, c, authorities)
+func (v *Verifier) Verify(ctx context.Context, c gate.Candidate, wanted gate.Wanted) (gate.SignatureEvidence, error) {
+	found, err := v.verify(ctx, c, wanted)
 	if err != nil {
 		return gate.SignatureEvidence{}, fmt.Errorf("verifying signatures of %s: %w", c, err)
 	}
 	return found, nil
 }
 
-func (v *Verifier) verify(ctx context.Context, c gate.Candidate, names []string) (gate.SignatureEvidence, error) {
+func (v *Verifier) verify(ctx context.Context, c gate.Candidate, wanted gate.Wanted) (gate.SignatureEvidence, error) {
 	if _, err := oci.ParseDigest(c.Digest.String()); err != nil {
 		return gate.SignatureEvidence{}, err
 	}
-	authorities, err := v.authorities.of(v.o.Roots(), names)
-	if err != nil || len(authorities) == 0 {
+	if wanted.Nothing() {
+		return gate.SignatureEvidence{}, nil
+	}
+	roots := v.o.Roots()
+	signers, err := v.authorities.of(roots, wanted.Signatures)
+	if err != nil {
 		return gate.SignatureEvidence{}, err
+	}
+	attesters := map[string][]authority{}
+	for predicateType, names := range wanted.Attestations {
+		if attesters[predicateType], err = v.authorities.of(roots, names); err != nil {
+			return gate.SignatureEvidence{}, err
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
 	defer cancel()
@@ -127,13 +138,16 @@ func (v *Verifier) verify(ctx context.Context, c gate.Candidate, names []string)
 		aliases = v.o.ReferenceAliases(c.Repository)
 	}
 	s := &search{
-		subject:     subject{Candidate: c, names: namesOf(c.Repository, aliases)},
-		registry:    v.o.Registry,
-		places:      placesOf(c.Repository, v.o.SignaturesIn),
-		authorities: authorities,
-		now:         v.o.Now(),
-		large:       v.large,
+		subject:   subject{Candidate: c, names: namesOf(c.Repository, aliases)},
+		wanted:    wanted,
+		registry:  v.o.Registry,
+		places:    placesOf(c.Repository, v.o.SignaturesIn),
+		signers:   signers,
+		attesters: attesters,
+		now:       v.o.Now(),
+		large:     v.large,
 	}
+	s.attested = func(predicateType string) bool { return len(attesters[predicateType]) > 0 }
 	offers, err := s.discover(ctx)
 	if err != nil {
 		return gate.SignatureEvidence{}, err
@@ -144,15 +158,18 @@ func (v *Verifier) verify(ctx context.Context, c gate.Candidate, names []string)
 	return s.evidence(), nil
 }
 
-// search is the looking for the signatures of one image.
+// search is the looking for the signatures and attestations of one image.
 type search struct {
 	subject
+	wanted   gate.Wanted
 	registry Registry
 	// places are the repositories looked in, the image's own first.
-	places      []oci.Repository
-	authorities []authority
-	now         time.Time
-	large       chan struct{}
+	places []oci.Repository
+	// signers are the authorities asked for signatures, attesters those asked for attestations, by predicate type.
+	signers   []authority
+	attesters map[string][]authority
+	now       time.Time
+	large     chan struct{}
 
 	mu sync.Mutex
 	// found is guarded by mu, and in no particular order.
@@ -177,13 +194,24 @@ func (s *search) examine(ctx context.Context, o offer) error {
 	case err != nil:
 		return fmt.Errorf("reading the signature in %s: %w", o.manifest, err)
 	}
+	s.believe(o, body)
+	return nil
+}
+
+// believe adds to the evidence what the layer o is found to be. What it holds was written by whoever wants to be believed, and several
+// libraries read it: should one of them break on it, that is a reason not to believe it, and no reason to end the process.
+func (s *search) believe(o offer, body []byte) {
+	defer func() {
+		if broke := recover(); broke != nil {
+			s.reject(o.manifest, o.format.name(), fmt.Errorf("reading it broke the reader: %v", broke))
+		}
+	}()
 	c, err := o.format.read(s.subject, o, body)
 	if err != nil {
 		s.reject(o.manifest, o.format.name(), err)
-		return nil
+		return
 	}
 	s.judge(o, c)
-	return nil
 }
 
 func (s *search) readLayer(ctx context.Context, o offer) ([]byte, error) {
@@ -198,29 +226,36 @@ func (s *search) readLayer(ctx context.Context, o offer) ([]byte, error) {
 
 // judge finds out which authorities made c.
 func (s *search) judge(o offer, c claim) {
-	signed, why := false, s.unsigned()
-	for _, a := range s.authorities {
+	asked := s.signers
+	if c.predicate != nil {
+		asked = s.attesters[c.predicateType]
+	}
+	if len(asked) == 0 {
+		return // a signature, where attestations are looked for
+	}
+	made, why := false, unsigned(asked)
+	for _, a := range asked {
 		m, err := a.made(c, s.now)
 		switch {
 		case err == nil:
-			signed = true
-			s.accept(gate.Signature{
+			made = true
+			s.accept(c, gate.Signature{
 				Authority: a.name, Format: o.format.name(), Signer: m.signer, Issuer: m.issuer, SignedAt: m.at, Manifest: o.manifest, Until: m.until,
 			})
 		case !errors.Is(err, errNotSigned):
 			why = err
 		}
 	}
-	if !signed {
+	if !made {
 		s.reject(o.manifest, o.format.name(), why)
 	}
 }
 
-// unsigned says, for people, that none of the authorities asked for made a signature.
-func (s *search) unsigned() error {
+// unsigned says, for people, that none of the authorities asked for made something.
+func unsigned(asked []authority) error {
 	var names []string
 	byKeys := true
-	for _, a := range s.authorities {
+	for _, a := range asked {
 		names, byKeys = append(names, a.name), byKeys && a.byKeys
 	}
 	if byKeys {
@@ -229,10 +264,15 @@ func (s *search) unsigned() error {
 	return fmt.Errorf("not signed by %s", strings.Join(names, ", "))
 }
 
-func (s *search) accept(signature gate.Signature) {
+// accept records that somebody made c.
+func (s *search) accept(c claim, by gate.Signature) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.found.Signatures = append(s.found.Signatures, signature)
+	if c.predicate == nil {
+		s.found.Signatures = append(s.found.Signatures, by)
+		return
+	}
+	s.found.Attestations = append(s.found.Attestations, gate.Attestation{By: by, PredicateType: c.predicateType, Statement: c.statement, Predicate: c.predicate})
 }
 
 // reject records that something found in manifest is no signature. Format is empty when it did not get far enough to have one,
@@ -248,10 +288,13 @@ func (s *search) evidence() gate.SignatureEvidence {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	found := s.found
-	slices.SortFunc(found.Signatures, func(a, b gate.Signature) int {
-		return cmp.Or(cmp.Compare(a.Authority, b.Authority), cmp.Compare(a.Manifest, b.Manifest), cmp.Compare(a.Format, b.Format), cmp.Compare(a.Signer, b.Signer))
-	})
+	slices.SortFunc(found.Signatures, compareSignatures)
 	found.Signatures = slices.Compact(found.Signatures)
+	compare := func(a, b gate.Attestation) int {
+		return cmp.Or(cmp.Compare(a.PredicateType, b.PredicateType), compareSignatures(a.By, b.By), bytes.Compare(a.Statement, b.Statement))
+	}
+	slices.SortFunc(found.Attestations, compare)
+	found.Attestations = slices.CompactFunc(found.Attestations, func(a, b gate.Attestation) bool { return compare(a, b) == 0 })
 	slices.SortFunc(found.Rejections, func(a, b gate.Rejection) int {
 		return cmp.Or(cmp.Compare(a.Manifest, b.Manifest), cmp.Compare(a.Format, b.Format), cmp.Compare(a.Why, b.Why))
 	})
@@ -260,4 +303,12 @@ func (s *search) evidence() gate.SignatureEvidence {
 		found.Rejections = append(found.Rejections[:maxRejections-1], gate.Rejection{Why: fmt.Sprintf("and %d more", n-maxRejections+1)})
 	}
 	return found
+}
+
+// compareSignatures orders signatures by what tells one from another.
+func compareSignatures(a, b gate.Signature) int {
+	return cmp.Or(
+		cmp.Compare(a.Authority, b.Authority), cmp.Compare(a.Manifest, b.Manifest), cmp.Compare(a.Format, b.Format), cmp.Compare(a.Signer, b.Signer),
+		cmp.Compare(a.Issuer, b.Issuer), a.SignedAt.Compare(b.SignedAt), a.Until.Compare(b.Until),
+	)
 }
