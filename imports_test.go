@@ -31,7 +31,7 @@ var rules = map[string]rule{
 	"seal": {},
 	// The gate decides. It must not know how anything is fetched, kept, read or timed.
 	"gate":       {ours: []string{"oci"}, notFromStd: []string{"net", "os", "database", "archive", "compress"}},
-	"policy":     {ours: []string{"oci", "gate"}, theirs: []string{"go.yaml.in/yaml/v3", "github.com/fsnotify/fsnotify"}},
+	"policy":     {ours: []string{"oci", "gate"}, theirs: []string{"go.yaml.in/yaml/v3", "github.com/fsnotify/fsnotify", "cel.dev/cel-go"}},
 	"upstream":   {ours: []string{"oci"}, theirs: []string{"oras.land/oras-go/v2/registry/remote"}},
 	"quarantine": {ours: []string{"oci", "gate"}, theirs: []string{"github.com/distribution/distribution/v3/registry/storage/driver"}},
 	"ledger":     {ours: []string{"oci", "gate", "seal"}, theirs: []string{"github.com/distribution/distribution/v3/registry/storage/driver"}},

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 
@@ -30,10 +29,10 @@ func (r *roots) keyless(v value) *gate.Keyless {
 	before := len(r.problems)
 	var root value
 	has := r.mapping(v, fields{
-		"issuer":            func(v value) { k.Issuer = r.wording(v) },
-		"issuer_regexp":     func(v value) { k.Issuer = r.expression(v) },
-		"subject":           func(v value) { k.Subject = r.wording(v) },
-		"subject_regexp":    func(v value) { k.Subject = r.expression(v) },
+		"issuer":            func(v value) { k.Issuer.Text, _ = r.text(v) },
+		"issuer_regexp":     func(v value) { k.Issuer = r.wholeExpression(v) },
+		"subject":           func(v value) { k.Subject.Text, _ = r.text(v) },
+		"subject_regexp":    func(v value) { k.Subject = r.wholeExpression(v) },
 		"trusted_root_file": func(v value) { root, k.TrustedRoot = v, r.trustedRoot(v) },
 		"tlog":              func(v value) { k.Tlog = r.threshold(v) },
 		"sct":               func(v value) { k.SCT = r.threshold(v) },
@@ -57,36 +56,6 @@ func (r *roots) keyless(v value) *gate.Keyless {
 	}
 	k.RootDigest = oci.FromBytes(k.TrustedRoot)
 	return &k
-}
-
-func (r *roots) wording(v value) gate.Wording {
-	t, _ := r.text(v)
-	return gate.Wording{Text: t}
-}
-
-// strangers are texts that an expression which names somebody does not all fit.
-var strangers = []string{"a", "https://stranger.example/anybody", "stranger@mail.example", "https://github.com/stranger/any/.github/workflows/a.yml@refs/heads/b"}
-
-// expression reads a regular expression that the whole of a text must fit. One that everybody fits is no identity.
-func (r *roots) expression(v value) gate.Wording {
-	t, ok := r.text(v)
-	if !ok {
-		return gate.Wording{}
-	}
-	if _, err := regexp.Compile(t); err != nil {
-		r.refuse(v, "%v", err)
-		return gate.Wording{}
-	}
-	whole, err := regexp.Compile(`\A(?:` + t + `)\z`)
-	if err != nil {
-		r.refuse(v, "%v", err)
-		return gate.Wording{}
-	}
-	if whole.MatchString("") || !slices.ContainsFunc(strangers, func(s string) bool { return !whole.MatchString(s) }) {
-		r.refuse(v, "%.60q fits anybody", t)
-		return gate.Wording{}
-	}
-	return gate.Wording{Text: t, Regexp: true}
 }
 
 func (r *roots) threshold(v value) int {
