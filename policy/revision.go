@@ -19,11 +19,22 @@ type canonicalPolicy struct {
 	Mode            gate.Mode
 	OnFail          gate.OnFail
 	AnyOf, AllOf    []string
+	AtLeast         int                    `json:",omitempty"`
+	MaxAge          time.Duration          `json:",omitempty"`
+	EveryChild      bool                   `json:",omitempty"`
+	Attestations    []canonicalAttestation `json:",omitempty"`
+	VEX             []string               `json:",omitempty"`
 	Vulnerabilities *canonicalVulnerabilities
 	Secrets         *gate.SecretRule `json:",omitempty"`
 	MaxBytes        int64
 	ForeignLayers   bool
 	TolerateGaps    []string
+}
+
+type canonicalAttestation struct {
+	PredicateTypes, AnyOf, AllOf, Conditions []string
+	AtLeast                                  int
+	MaxAge                                   time.Duration
 }
 
 type canonicalVulnerabilities struct {
@@ -67,8 +78,15 @@ func policyRevision(policies []gate.Policy) string {
 			Name: p.Name, Match: unordered(p.Match, oci.Pattern.String), Except: unordered(p.Except, oci.Pattern.String),
 			Mode: p.Mode, OnFail: p.OnFail, Secrets: p.Secrets,
 			AnyOf: unordered(p.Signatures.AnyOf, itself), AllOf: unordered(p.Signatures.AllOf, itself),
+			AtLeast: p.Signatures.AtLeast, MaxAge: p.Signatures.MaxAge, EveryChild: p.Signatures.EveryChild, VEX: unordered(p.VEX, itself),
 			MaxBytes: p.Image.MaxBytes, ForeignLayers: p.Image.UnsafeForeignLayers,
 			TolerateGaps: unordered(p.TolerateGaps, func(k gate.GapKind) string { return string(k) }),
+		}
+		for _, a := range p.Attestations {
+			forms[i].Attestations = append(forms[i].Attestations, canonicalAttestation{
+				unordered(a.PredicateTypes, itself), unordered(a.AnyOf, itself), unordered(a.AllOf, itself),
+				unordered(a.Conditions, gate.Condition.String), a.AtLeast, a.MaxAge,
+			})
 		}
 		if v := p.Vulnerabilities; v != nil {
 			forms[i].Vulnerabilities = &canonicalVulnerabilities{

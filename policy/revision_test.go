@@ -27,6 +27,10 @@ func eachChange(t *testing.T, v reflect.Value, path string, try func(path string
 		v.Set(old)
 	}
 	switch x := v.Interface().(type) {
+	case gate.Condition:
+		v.Set(reflect.ValueOf(said("changed")))
+		try(path)
+		return
 	case oci.Pattern:
 		change("", patterns(t, "changed")[0])
 		return
@@ -89,7 +93,8 @@ func TestEveryChangeOfMeaningIsANewRevision(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("of policies", func(t *testing.T) {
-		policies := set.Policies[:1] // the one that has every field
+		policies := slices.Clone(set.Policies[:1]) // the one that has every field, and in its first attestation too
+		policies[0].Attestations = policies[0].Attestations[:1]
 		everyChange(t, &policies, func() string { return policyRevision(policies) })
 	})
 	t.Run("of waivers", func(t *testing.T) {
@@ -150,7 +155,12 @@ func TestTheSameMeaningIsTheSameRevision(t *testing.T) {
 - {by: bob, reason: lapsed   long ago, until: 2020-01-01T00:00:00+00:00, repositories: [apps/old], rule: signatures}
 policies:
 
-- require: {signatures: {all_of: [security], any_of: [ci, release-key]}}
+- require:
+    attestations:
+    - {at_least: 2, max_age: 1440m, cel: "predicate.spdxVersion == 'SPDX-2.3'", all_of: [security], any_of: [release-key, ci], predicate_type: https://spdx.dev/Document}
+    - {slsa: {source_regexp: 'https://github\.com/acme/.+', builder: https://b.example}, any_of: [ci]}
+    - {vsa: {levels: [SLSA_BUILD_LEVEL_3]}, predicate_type: https://slsa.dev/verification_summary/v1, any_of: [ci]}
+    signatures: {all_of: [security], any_of: [ci, release-key], every_child: true, at_least: 2, max_age: 43200m}
   gaps:
     tolerate:
     - no-advisories
@@ -159,6 +169,7 @@ policies:
   vulnerabilities: {deny: [ghsa-x, CVE-2021-44228], grace: 10080m, only_fixable: TRUE, deny_at: "high"}
   on_fail: "quarantine"
   secrets: "warn"
+  vex: {any_of: [vendor, security]}
   mode: 'warn'
   match:
     except: [apps/sandbox/**]
