@@ -134,7 +134,7 @@ type SignatureEvidence struct {
 	Signatures []Signature `json:"signatures,omitempty"`
 	// Attestations is sorted by predicate type, authority, then manifest.
 	Attestations []Attestation `json:"attestations,omitempty"`
-	// VEX is in no particular order.
+	// VEX is sorted by authority, then manifest.
 	VEX        []VEX       `json:"vex,omitempty"`
 	Rejections []Rejection `json:"rejections,omitempty"`
 }

@@ -33,7 +33,7 @@ func (s *search) discover(ctx context.Context) ([]offer, error) {
 	}
 	onTags := len(ways)
 	for _, place := range s.places {
-		if len(s.attesters) > 0 {
+		if len(s.attesters) > 0 || len(s.excusers) > 0 {
 			ways = append(ways, func(ctx context.Context) ([]offer, error) { return s.onTag(ctx, place, ".att") })
 		}
 		ways = append(ways, func(ctx context.Context) ([]offer, error) { return s.onReferrers(ctx, place) })

@@ -125,6 +125,10 @@ func (v *Verifier) verify(ctx context.Context, c gate.Candidate, wanted gate.Wan
 	if err != nil {
 		return gate.SignatureEvidence{}, err
 	}
+	excusers, err := v.authorities.of(roots, wanted.VEX)
+	if err != nil {
+		return gate.SignatureEvidence{}, err
+	}
 	attesters := map[string][]authority{}
 	for predicateType, names := range wanted.Attestations {
 		if attesters[predicateType], err = v.authorities.of(roots, names); err != nil {
@@ -144,10 +148,13 @@ func (v *Verifier) verify(ctx context.Context, c gate.Candidate, wanted gate.Wan
 		places:    placesOf(c.Repository, v.o.SignaturesIn),
 		signers:   signers,
 		attesters: attesters,
+		excusers:  excusers,
 		now:       v.o.Now(),
 		large:     v.large,
 	}
-	s.attested = func(predicateType string) bool { return len(attesters[predicateType]) > 0 }
+	s.attested = func(predicateType string) bool {
+		return len(attesters[predicateType]) > 0 || len(excusers) > 0 && vexTypes[predicateType] != nil
+	}
 	offers, err := s.discover(ctx)
 	if err != nil {
 		return gate.SignatureEvidence{}, err
@@ -168,8 +175,10 @@ type search struct {
 	// signers are the authorities asked for signatures, attesters those asked for attestations, by predicate type.
 	signers   []authority
 	attesters map[string][]authority
-	now       time.Time
-	large     chan struct{}
+	// excusers are those asked for statements about vulnerabilities.
+	excusers []authority
+	now      time.Time
+	large    chan struct{}
 
 	mu sync.Mutex
 	// found is guarded by mu, and in no particular order.
@@ -229,6 +238,9 @@ func (s *search) judge(o offer, c claim) {
 	asked := s.signers
 	if c.predicate != nil {
 		asked = s.attesters[c.predicateType]
+		if vexTypes[c.predicateType] != nil {
+			asked = merged(asked, s.excusers)
+		}
 	}
 	if len(asked) == 0 {
 		return // a signature, where attestations are looked for
@@ -272,7 +284,36 @@ func (s *search) accept(c claim, by gate.Signature) {
 		s.found.Signatures = append(s.found.Signatures, by)
 		return
 	}
+	if s.isExcuser(by.Authority) && vexTypes[c.predicateType] != nil {
+		statements, err := vexTypes[c.predicateType](c.predicate, s.subject)
+		if err != nil {
+			s.found.Rejections = append(s.found.Rejections, gate.Rejection{Manifest: by.Manifest, Format: by.Format, Why: plain(err.Error())})
+		}
+		for _, x := range statements {
+			x.By = by
+			s.found.VEX = append(s.found.VEX, x)
+		}
+	}
+	if !slices.ContainsFunc(s.attesters[c.predicateType], func(a authority) bool { return a.name == by.Authority }) {
+		return
+	}
 	s.found.Attestations = append(s.found.Attestations, gate.Attestation{By: by, PredicateType: c.predicateType, Statement: c.statement, Predicate: c.predicate})
+}
+
+// isExcuser reports whether an authority is asked for statements about vulnerabilities.
+func (s *search) isExcuser(name string) bool {
+	return slices.ContainsFunc(s.excusers, func(a authority) bool { return a.name == name })
+}
+
+// merged returns the authorities in a or b, each once.
+func merged(a, b []authority) []authority {
+	all := slices.Clone(a)
+	for _, other := range b {
+		if !slices.ContainsFunc(all, func(a authority) bool { return a.name == other.name }) {
+			all = append(all, other)
+		}
+	}
+	return all
 }
 
 // reject records that something found in manifest is no signature. Format is empty when it did not get far enough to have one,
@@ -290,6 +331,10 @@ func (s *search) evidence() gate.SignatureEvidence {
 	found := s.found
 	slices.SortFunc(found.Signatures, compareSignatures)
 	found.Signatures = slices.Compact(found.Signatures)
+	slices.SortFunc(found.VEX, func(a, b gate.VEX) int {
+		return cmp.Or(compareSignatures(a.By, b.By), slices.Compare(a.Vulnerabilities, b.Vulnerabilities), a.At.Compare(b.At),
+			cmp.Compare(a.Status, b.Status), cmp.Compare(fmt.Sprint(a.Packages), fmt.Sprint(b.Packages)), cmp.Compare(a.Why, b.Why))
+	})
 	compare := func(a, b gate.Attestation) int {
 		return cmp.Or(cmp.Compare(a.PredicateType, b.PredicateType), compareSignatures(a.By, b.By), bytes.Compare(a.Statement, b.Statement))
 	}
