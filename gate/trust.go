@@ -23,6 +23,31 @@ type Authority struct {
 	Keys []TrustedKey
 	// Keyless says which short-lived certificates speak for it.
 	Keyless *Keyless
+	// Notation says which certificates speak for it through notation.
+	Notation *Notation
+}
+
+// Notation says which certificates speak for an authority through notation: those that name one of its identities and were issued under
+// its certificate authorities.
+type Notation struct {
+	// Roots are the certificate authorities, in DER, at least one.
+	Roots [][]byte
+	// TSARoots are the certificate authorities of time stamp services, in DER. With a time stamp of one of these a signature outlives
+	// its certificate.
+	TSARoots [][]byte
+	// Identities are who may sign: a certificate's subject must have every attribute of one of these. At least one.
+	Identities []Name
+}
+
+// Name is a distinguished name, or a part of one: attributes that a subject must have. The empty name fits nobody.
+type Name []Attribute
+
+// Attribute is one attribute of a distinguished name (RFC 4514).
+type Attribute struct {
+	// Type is C, ST, L, STREET, POSTALCODE, O, OU, CN or SERIALNUMBER.
+	Type string
+	// Value is what it must be, exactly.
+	Value string
 }
 
 // Keyless says which certificates of a sigstore instance speak for an authority: those that name its issuer and subject, were issued

@@ -400,7 +400,7 @@ func TestExamples(t *testing.T) {
 	})
 	t.Run("trust no key that somebody could hold", func(t *testing.T) {
 		nobodys := map[string]bool{}
-		for _, of := range []string{"release-key", "ci", "security, 2025", "security, 2026"} {
+		for _, of := range []string{"release-key", "ci", "security, 2025", "security, 2026", "corp-ca", "corp-tsa"} {
 			sum := sha256.Sum256([]byte("tidewaiter example: " + of))
 			nobodys[string(sum[:])] = true
 		}
@@ -408,6 +408,17 @@ func TestExamples(t *testing.T) {
 			for _, k := range a.Keys {
 				if key, ok := k.Public.(ed25519.PublicKey); !ok || !nobodys[string(key)] {
 					t.Errorf("authority %s has a key that is not derived from its name", a.Name)
+				}
+			}
+			if a.Notation != nil {
+				for _, der := range slices.Concat(a.Notation.Roots, a.Notation.TSARoots) {
+					cert, err := x509.ParseCertificate(der)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if key, ok := cert.PublicKey.(ed25519.PublicKey); !ok || !nobodys[string(key)] {
+						t.Errorf("authority %s has a certificate whose key is not derived from its name", a.Name)
+					}
 				}
 			}
 			if a.Keyless != nil {
@@ -426,6 +437,7 @@ func TestExamples(t *testing.T) {
 			trustFile: {
 				"authorities", "name", "cosign", "key_file", "key", "keys", "not_before", "not_after",
 				"keyless", "issuer", "issuer_regexp", "subject", "subject_regexp", "trusted_root_file", "tlog", "sct", "tsa",
+				"notation", "ca_files", "tsa_ca_files", "identities",
 			},
 		} {
 			data, err := os.ReadFile(file)

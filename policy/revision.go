@@ -57,6 +57,8 @@ type canonicalAuthority struct {
 	Name    string
 	Keys    []canonicalKey
 	Keyless *canonicalKeyless `json:",omitempty"`
+	// Notation is all meaning: certificates, and names in the order of their attributes.
+	Notation *gate.Notation `json:",omitempty"`
 }
 
 type canonicalKeyless struct {
@@ -119,6 +121,7 @@ func rootsRevision(authorities []gate.Authority) string {
 		for _, k := range a.Keys {
 			forms[i].Keys = append(forms[i].Keys, canonicalKey{k.Fingerprint, k.NotBefore.UTC(), k.NotAfter.UTC()})
 		}
+		forms[i].Notation = a.Notation
 		if k := a.Keyless; k != nil {
 			forms[i].Keyless = &canonicalKeyless{k.Issuer, k.Subject, k.RootDigest, k.Tlog, k.SCT, k.TSA}
 		}

@@ -43,6 +43,8 @@ func eachChange(t *testing.T, v reflect.Value, path string, try func(path string
 		change("", v.String()+"x")
 	case reflect.Bool:
 		change("", !v.Bool())
+	case reflect.Uint8:
+		change("", v.Uint()+1)
 	case reflect.Int, reflect.Int64:
 		change("", v.Int()+1)
 	case reflect.Struct:
@@ -104,7 +106,8 @@ func TestEveryChangeOfMeaningIsANewRevision(t *testing.T) {
 	t.Run("of trust roots", func(t *testing.T) {
 		authorities := []gate.Authority{{
 			Name: "a", Keys: []gate.TrustedKey{{Fingerprint: "f", NotBefore: testNow, NotAfter: testNow}},
-			Keyless: &gate.Keyless{Issuer: gate.Wording{Text: "i"}, Subject: gate.Wording{Text: "s"}, RootDigest: "r"},
+			Keyless:  &gate.Keyless{Issuer: gate.Wording{Text: "i"}, Subject: gate.Wording{Text: "s"}, RootDigest: "r"},
+			Notation: &gate.Notation{Roots: [][]byte{{1}}, TSARoots: [][]byte{{2}}, Identities: []gate.Name{{{Type: "O", Value: "Acme"}}}},
 		}}
 		everyChange(t, &authorities, func() string { return rootsRevision(authorities) })
 	})

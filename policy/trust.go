@@ -62,12 +62,10 @@ func (r *roots) authority(v value) {
 		"name":     func(v value) { a.Name = r.authorityName(v) },
 		"cosign":   func(v value) { a.Keys = r.cosign(v) },
 		"keyless":  func(v value) { a.Keyless = r.keyless(v) },
-		"notation": nil,
+		"notation": func(v value) { a.Notation = r.notation(v) },
 	})
 	r.need(v, has, "name")
-	if !has["notation"] { // of a kind that is refused already, it does not lack another besides
-		r.exactlyOne(v, has, "cosign", "keyless")
-	}
+	r.exactlyOne(v, has, "cosign", "keyless", "notation")
 	r.authorities = append(r.authorities, a)
 }
 

@@ -86,6 +86,13 @@ func testKeys(t testing.TB) keyFiles {
 	keys["chainless.json"] = []byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1","certificateAuthorities":[{}]}`)
 	keys["garbled.json"] = bytes.ReplaceAll(root, []byte(`"rawBytes": "MII`), []byte(`"rawBytes": "AII`))
 	keys["large.json"] = append(bytes.Clone(root), make([]byte, maxTrustedRootBytes)...)
+	ca, err := os.ReadFile("../configs/corp-ca.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys["ca.pem"], keys["empty.pem"], keys["trailing.pem"] = ca, nil, append(bytes.Clone(ca), "x"...)
+	keys["garbled.pem"] = block("CERTIFICATE", []byte("certificate"))
+	keys["leaf.pem"] = leafCertificate(t)
 	for i, name := range []string{"good.pub", "other.pub", "third.pub", "fourth.pub", "fifth.pub", "sixth.pub"} {
 		keys[name] = pkix(t, ed25519Key(byte(10+i)))
 	}
@@ -334,5 +341,44 @@ func TestLoadKeyless(t *testing.T) {
 	}
 	if path := filepath.Join(dir, "roots/public.json"); !slices.Contains(files, path) {
 		t.Errorf("got files %v, want %s among them, to be watched", files, path)
+	}
+}
+
+// leafCertificate returns a certificate that is neither an authority's nor signed by itself.
+func leafCertificate(t testing.TB) []byte {
+	t.Helper()
+	private := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: testNow, NotAfter: testNow.AddDate(1, 0, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, ed25519Key(7), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return block("CERTIFICATE", der)
+}
+
+// Certificates are read from several files, and identities attribute by attribute.
+func TestLoadNotation(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"corp-ca.pem", "corp-tsa.pem"} {
+		data, err := os.ReadFile("../configs/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeFiles(t, dir, map[string]string{name: string(data), "both.pem": string(data) + "\n" + string(data)})
+	}
+	writeFiles(t, dir, map[string]string{"trust.yaml": `authorities:
+  - {name: a, notation: {ca_files: [corp-ca.pem, both.pem], tsa_ca_files: [corp-tsa.pem], identities: ['x509.subject: CN=Re\,lease=1, o = Acme\\ Inc']}}
+`})
+	got, _, err := loadTrust([]string{filepath.Join(dir, "trust.yaml")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := got.Authorities[0].Notation
+	if len(n.Roots) != 2 || len(n.TSARoots) != 1 {
+		t.Errorf("got %d and %d certificates, want 2 and 1", len(n.Roots), len(n.TSARoots))
+	}
+	want := []gate.Name{{{Type: "CN", Value: "Re,lease=1"}, {Type: "O", Value: "Acme\\ Inc"}}}
+	if diff := cmp.Diff(want, n.Identities); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }
