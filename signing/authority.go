@@ -44,6 +44,8 @@ func loadAuthority(a gate.Authority) (authority, error) {
 	switch {
 	case a.Keyless != nil:
 		loaded.speaker, err = loadKeyless(a.Name, *a.Keyless)
+	case a.Notation != nil:
+		loaded.speaker, err = loadNotation(a.Name, *a.Notation)
 	case len(a.Keys) > 0:
 		loaded.byKeys = true
 		loaded.speaker, err = loadKeys(a.Name, a.Keys)

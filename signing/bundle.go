@@ -15,8 +15,8 @@ import (
 
 const (
 	mediaTypeBundle   = oci.MediaTypeSigstoreBundle
-	mediaTypeBundle02 = "application/vnd.dev.sigstore.bundle+json;version=0.2"
-	mediaTypeBundle01 = "application/vnd.dev.sigstore.bundle+json;version=0.1"
+	mediaTypeBundle02 = oci.MediaTypeBundle02
+	mediaTypeBundle01 = oci.MediaTypeBundle01
 	// mediaTypeBundle03 is how some clients wrote [mediaTypeBundle] before it had its name.
 	mediaTypeBundle03 = "application/vnd.dev.sigstore.bundle+json;version=0.3"
 )

@@ -93,6 +93,8 @@ func demandsOf(k gate.Keyless) ([]verify.VerifierOption, error) {
 func (k *keyless) made(c claim, _ time.Time) (mark, error) {
 	switch {
 	case c.certified != nil:
+	case c.notarized != nil:
+		return mark{}, fmt.Errorf("it is signed with notation, and %s signs with certificates of sigstore", k.name)
 	case c.uncertified != nil:
 		return mark{}, c.uncertified
 	default:

@@ -25,6 +25,8 @@ var formats = map[string]format{
 	mediaTypeBundle02: bundled{},
 	mediaTypeBundle01: bundled{},
 	mediaTypeEnvelope: enveloped{},
+	mediaTypeJWS:      notarized{mediaTypeJWS},
+	mediaTypeCOSE:     notarized{mediaTypeCOSE},
 }
 
 // artifactTypes are the types of referrers that hold signatures. A referrer of another type is somebody else's; one that states no
@@ -34,6 +36,7 @@ var artifactTypes = map[string]bool{
 	mediaTypeBundle02:          true,
 	mediaTypeBundle01:          true,
 	artifactTypeStatement:      true,
+	artifactTypeNotation:       true,
 	artifactTypeLegacyReferrer: true,
 	mediaTypeEmpty:             true,
 	"":                         true,
@@ -44,6 +47,9 @@ type subject struct {
 	gate.Candidate
 	// names are the names of its repository by which a signer may have known it.
 	names []string
+	// MediaType and SizeBytes are those of its manifest.
+	MediaType string
+	SizeBytes int64
 	// attested reports whether attestations of a type are looked for.
 	attested func(predicateType string) bool
 }
@@ -58,6 +64,8 @@ type claim struct {
 	certified   verify.SignedEntity
 	leaf        certificate.Summary
 	uncertified error
+	// notarized is what was signed with notation; nil if it was signed otherwise.
+	notarized *notarizedClaim
 	// artifact returns what the entity must be about. It is called for every check, because the library reads it up.
 	artifact func() verify.ArtifactPolicyOption
 	// predicateType is what a signed statement must turn out to be once verified; empty when the entity holds no statement.

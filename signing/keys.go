@@ -146,7 +146,10 @@ func (k key) window() string {
 
 // made implements [speaker]. Of a refusal by several keys it tells that of the one that made the signature.
 func (a keys) made(c claim, now time.Time) (mark, error) {
-	if c.keyed == nil {
+	switch {
+	case c.notarized != nil:
+		return mark{}, fmt.Errorf("it is signed with notation, and %s signs with keys", a.name)
+	case c.keyed == nil:
 		return mark{}, fmt.Errorf("it is signed with a certificate, and %s signs with keys", a.name)
 	}
 	refusal := errNotSigned

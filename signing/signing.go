@@ -142,7 +142,7 @@ func (v *Verifier) verify(ctx context.Context, c gate.Candidate, wanted gate.Wan
 		aliases = v.o.ReferenceAliases(c.Repository)
 	}
 	s := &search{
-		subject:   subject{Candidate: c, names: namesOf(c.Repository, aliases)},
+		subject:   subject{Candidate: c, names: namesOf(c.Repository, aliases), MediaType: wanted.MediaType, SizeBytes: wanted.SizeBytes},
 		wanted:    wanted,
 		registry:  v.o.Registry,
 		places:    placesOf(c.Repository, v.o.SignaturesIn),
