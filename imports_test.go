@@ -40,6 +40,7 @@ var rules = map[string]rule{
 		"github.com/elastic/go-seccomp-bpf", "github.com/erikvarga/go-rpmdb", "modernc.org/sqlite", "golang.org/x/sys/unix",
 	}},
 	"signing":          {ours: []string{"oci", "gate"}, theirs: []string{"github.com/sigstore/", "google.golang.org/protobuf/encoding/protojson", "github.com/notaryproject/", "github.com/opencontainers/image-spec"}},
+	"signing/kms":      {theirs: []string{"github.com/sigstore/sigstore"}},
 	"cache":            {ours: []string{"oci", "gate", "seal"}, theirs: []string{"github.com/hashicorp/golang-lru/v2", "github.com/redis/go-redis/v9"}},
 	"cache/cachetest":  {ours: []string{"oci", "gate"}, theirs: []string{"github.com/google/go-cmp"}},
 	"proxy":            {ours: []string{"oci", "gate"}, theirs: []string{"github.com/prometheus/client_golang"}},
