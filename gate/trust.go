@@ -15,12 +15,14 @@ type TrustRoots struct {
 	Revision string
 }
 
-// Authority is somebody whose signature a policy can ask for by name. It speaks in one way: exactly one of the fields beside Name is
-// set, and an authority without any speaks in none.
+// Authority is somebody whose signature a policy can ask for by name. It speaks in one way, with keys (Keys and KMS), short-lived
+// certificates or notation, and an authority without any speaks in none.
 type Authority struct {
 	Name string
 	// Keys are the public keys that speak for the authority; a signature by any one of them counts.
 	Keys []TrustedKey
+	// KMS are more such keys, which lie in key management services. They are fetched when a signature is to be checked with them.
+	KMS []KMSKey
 	// Keyless says which short-lived certificates speak for it.
 	Keyless *Keyless
 	// Notation says which certificates speak for it through notation.
@@ -70,6 +72,14 @@ type Wording struct {
 	Text string
 	// Regexp says that Text is an expression.
 	Regexp bool
+}
+
+// KMSKey is a public key in a key management service, and when it counts.
+type KMSKey struct {
+	// Reference names it: "awskms://…", "gcpkms://…", "azurekms://…" or "hashivault://…".
+	Reference string
+	// NotBefore and NotAfter are as in [TrustedKey].
+	NotBefore, NotAfter time.Time
 }
 
 // TrustedKey is a public key and when it counts.

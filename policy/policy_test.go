@@ -435,7 +435,7 @@ func TestExamples(t *testing.T) {
 				"tolerate", "waivers", "vulnerability", "package", "rule", "digest", "until", "reason", "by", "waiver_max",
 			},
 			trustFile: {
-				"authorities", "name", "cosign", "key_file", "key", "keys", "not_before", "not_after",
+				"authorities", "name", "cosign", "key_file", "key", "keys", "not_before", "not_after", "kms",
 				"keyless", "issuer", "issuer_regexp", "subject", "subject_regexp", "trusted_root_file", "tlog", "sct", "tsa",
 				"notation", "ca_files", "tsa_ca_files", "identities",
 			},

@@ -56,6 +56,7 @@ type canonicalWaiver struct {
 type canonicalAuthority struct {
 	Name    string
 	Keys    []canonicalKey
+	KMS     []canonicalKey    `json:",omitempty"` // by reference in place of a fingerprint
 	Keyless *canonicalKeyless `json:",omitempty"`
 	// Notation is all meaning: certificates, and names in the order of their attributes.
 	Notation *gate.Notation `json:",omitempty"`
@@ -120,6 +121,9 @@ func rootsRevision(authorities []gate.Authority) string {
 		forms[i].Name = a.Name
 		for _, k := range a.Keys {
 			forms[i].Keys = append(forms[i].Keys, canonicalKey{k.Fingerprint, k.NotBefore.UTC(), k.NotAfter.UTC()})
+		}
+		for _, k := range a.KMS {
+			forms[i].KMS = append(forms[i].KMS, canonicalKey{k.Reference, k.NotBefore.UTC(), k.NotAfter.UTC()})
 		}
 		forms[i].Notation = a.Notation
 		if k := a.Keyless; k != nil {

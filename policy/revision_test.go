@@ -106,6 +106,7 @@ func TestEveryChangeOfMeaningIsANewRevision(t *testing.T) {
 	t.Run("of trust roots", func(t *testing.T) {
 		authorities := []gate.Authority{{
 			Name: "a", Keys: []gate.TrustedKey{{Fingerprint: "f", NotBefore: testNow, NotAfter: testNow}},
+			KMS:      []gate.KMSKey{{Reference: "k", NotBefore: testNow, NotAfter: testNow}},
 			Keyless:  &gate.Keyless{Issuer: gate.Wording{Text: "i"}, Subject: gate.Wording{Text: "s"}, RootDigest: "r"},
 			Notation: &gate.Notation{Roots: [][]byte{{1}}, TSARoots: [][]byte{{2}}, Identities: []gate.Name{{{Type: "O", Value: "Acme"}}}},
 		}}

@@ -60,7 +60,7 @@ func (r *roots) authority(v value) {
 	var a gate.Authority
 	has := r.mapping(v, fields{
 		"name":     func(v value) { a.Name = r.authorityName(v) },
-		"cosign":   func(v value) { a.Keys = r.cosign(v) },
+		"cosign":   func(v value) { a.Keys, a.KMS = r.cosign(v) },
 		"keyless":  func(v value) { a.Keyless = r.keyless(v) },
 		"notation": func(v value) { a.Notation = r.notation(v) },
 	})
@@ -83,23 +83,51 @@ func (r *roots) authorityName(v value) string {
 }
 
 // cosign reads the keys of an authority: one, or several with the time each counts.
-func (r *roots) cosign(v value) (keys []gate.TrustedKey) {
+func (r *roots) cosign(v value) (keys []gate.TrustedKey, services []gate.KMSKey) {
 	one := func(v value) { keys = append(keys, r.key(v)) }
 	has := r.mapping(v, fields{
 		"key_file": one,
 		"key":      one,
 		"keys": func(v value) {
-			if r.list(v, func(v value) { keys = append(keys, r.windowedKey(v)) }) && len(v.node.Content) == 0 {
+			each := func(v value) {
+				if key, service := r.windowedKey(v); service.Reference != "" {
+					services = append(services, service)
+				} else {
+					keys = append(keys, key)
+				}
+			}
+			if r.list(v, each) && len(v.node.Content) == 0 {
 				r.refuse(v, "is empty")
 			}
 		},
-		"kms": nil,
+		"kms": func(v value) { services = append(services, gate.KMSKey{Reference: r.kms(v)}) },
 	})
-	if !has["kms"] {
-		r.exactlyOne(v, has, "key_file", "key", "keys")
-	}
+	r.exactlyOne(v, has, "key_file", "key", "keys", "kms")
 	slices.SortFunc(keys, func(a, b gate.TrustedKey) int { return cmp.Compare(a.Fingerprint, b.Fingerprint) })
-	return keys
+	slices.SortFunc(services, func(a, b gate.KMSKey) int { return cmp.Compare(a.Reference, b.Reference) })
+	return keys, services
+}
+
+// kmsSchemes are the key management services that are known. For any other scheme the library behind them would start a program.
+var kmsSchemes = []string{"awskms://", "azurekms://", "gcpkms://", "hashivault://"}
+
+// kms reads which key in a key management service speaks for an authority. It is not asked here: what a file says must not depend on
+// whether a service can be reached.
+func (r *roots) kms(v value) string {
+	t, ok := r.word(v)
+	if !ok {
+		return ""
+	}
+	if !slices.ContainsFunc(kmsSchemes, func(scheme string) bool { return strings.HasPrefix(t, scheme) && len(t) > len(scheme) }) {
+		r.refuse(v, "%.80q is no key in a service that is known: want one of %s", t, strings.Join(kmsSchemes, ", "))
+		return ""
+	}
+	if first, taken := r.keyed[t]; taken {
+		r.refuse(v, "the same key stands at %s already", first)
+	} else {
+		r.keyed[t] = r.at(v)
+	}
+	return t
 }
 
 // exactlyOne reports v unless it has one of keys and no other. has is what [strict.mapping] returned for v.
@@ -110,7 +138,7 @@ func (r *roots) exactlyOne(v value, has map[string]bool, keys ...string) {
 	}
 }
 
-func (r *roots) windowedKey(v value) (k gate.TrustedKey) {
+func (r *roots) windowedKey(v value) (k gate.TrustedKey, service gate.KMSKey) {
 	var from, until time.Time
 	one := func(v value) { k = r.key(v) }
 	has := r.mapping(v, fields{
@@ -118,16 +146,15 @@ func (r *roots) windowedKey(v value) (k gate.TrustedKey) {
 		"key":        one,
 		"not_before": func(v value) { from, _ = r.instant(v) },
 		"not_after":  func(v value) { until, _ = r.instant(v) },
-		"kms":        nil,
+		"kms":        func(v value) { service.Reference = r.kms(v) },
 	})
-	if !has["kms"] {
-		r.exactlyOne(v, has, "key_file", "key")
-	}
+	r.exactlyOne(v, has, "key_file", "key", "kms")
 	if !until.IsZero() && !from.Before(until) {
 		r.refuse(v, "not_after is no later than not_before, so the key never counts")
 	}
 	k.NotBefore, k.NotAfter = from, until
-	return k
+	service.NotBefore, service.NotAfter = from, until
+	return k, service
 }
 
 // key reads the public key that v holds, or names the file of. A key speaks for one authority, and once: were it two, one

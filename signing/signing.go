@@ -51,6 +51,8 @@ type Options struct {
 	// Roots returns the trust roots in force; required, and safe for concurrent use. It may return others from one call to the next,
 	// but never changes what it returned.
 	Roots func() *gate.TrustRoots
+	// KeyService fetches keys of authorities that lie in key management services, each once. If nil, such authorities cannot be used.
+	KeyService KeyService
 	// Now tells the time. If nil, time.Now is used.
 	Now func() time.Time
 	// SignaturesIn returns the repository in which signatures of images of another one lie too; the zero Repository for none. If
@@ -85,7 +87,7 @@ func New(o Options) (*Verifier, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Verifier{o: o, large: make(chan struct{}, largeAtOnce)}, nil
+	return &Verifier{o: o, authorities: authorities{service: o.KeyService}, large: make(chan struct{}, largeAtOnce)}, nil
 }
 
 // Revision implements [gate.Signatures]. It is empty while there are no trust roots.
@@ -120,23 +122,23 @@ func (v *Verifier) verify(ctx context.Context, c gate.Candidate, wanted gate.Wan
 	if wanted.Nothing() {
 		return gate.SignatureEvidence{}, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
+	defer cancel()
 	roots := v.o.Roots()
-	signers, err := v.authorities.of(roots, wanted.Signatures)
+	signers, err := v.authorities.of(ctx, roots, wanted.Signatures)
 	if err != nil {
 		return gate.SignatureEvidence{}, err
 	}
-	excusers, err := v.authorities.of(roots, wanted.VEX)
+	excusers, err := v.authorities.of(ctx, roots, wanted.VEX)
 	if err != nil {
 		return gate.SignatureEvidence{}, err
 	}
 	attesters := map[string][]authority{}
 	for predicateType, names := range wanted.Attestations {
-		if attesters[predicateType], err = v.authorities.of(roots, names); err != nil {
+		if attesters[predicateType], err = v.authorities.of(ctx, roots, names); err != nil {
 			return gate.SignatureEvidence{}, err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
-	defer cancel()
 	var aliases []string
 	if v.o.ReferenceAliases != nil {
 		aliases = v.o.ReferenceAliases(c.Repository)
