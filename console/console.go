@@ -1,7 +1,7 @@
 // Package console owns what operators see: the pages and the admin API, with health and metrics, on a listener of their own.
 //
-// It promises to change nothing and to show a verdict as it was recorded, with the inputs it was made from. It must not be reachable
-// by whoever pulls images, and serves no byte of one.
+// It promises to change nothing and to show a verdict as it was recorded, with the inputs it was made from, where it is told who reviews
+// what to them alone. It should not be reachable by whoever pulls images, and serves no byte of one.
 package console
 
 import (
@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/tidewaiter/tidewaiter/access"
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/oci"
 )
@@ -38,16 +39,30 @@ type Resolver interface {
 	Resolve(ctx context.Context, repo oci.Repository, reference string) (desc oci.Descriptor, stale bool, err error)
 }
 
+// Access knows who is asking and what they may see. Implementations are safe for concurrent use.
+type Access interface {
+	// Identify returns who sends r. Errors: an oci.Error that whoever asks may see; credentials that are not good are one.
+	Identify(r *http.Request) (access.Caller, error)
+	// May reports whether caller may do action in repo.
+	May(caller access.Caller, action access.Action, repo oci.Repository) bool
+	// Allow is May, on record. Errors: an oci.Error that whoever asks may see, UNAUTHORIZED where showing who one is could help.
+	Allow(ctx context.Context, caller access.Caller, action access.Action, repo oci.Repository) error
+}
+
 // Options are what a Console is built from. History, Resolver, Metrics and Log are needed.
 type Options struct {
 	History  History
 	Resolver Resolver
 	Metrics  prometheus.Gatherer
 	Log      *slog.Logger
+	// Access says who may see what was decided about a repository: those who review there. Nil lets everybody who reaches the console.
+	Access Access
 	// Ready returns why requests cannot be served, in words that whoever asks may read, or nil. Nil means always ready.
 	Ready func(context.Context) error
-	// DefaultUpstream is where references without a host belong.
+	// DefaultUpstream is where references without a host belong that are not hosted here.
 	DefaultUpstream string
+	// Hosts reports whether the repository at path is hosted here. Nil hosts nothing.
+	Hosts func(path string) bool
 	// Version is shown on every page.
 	Version string
 	// Unsafe lists the unsafe options that are on; every page shows them.
@@ -129,8 +144,11 @@ func (c *Console) image(r *http.Request) (Image, error) {
 		}
 		earlier = int(n)
 	}
-	ref, err := oci.ParseReference(reference, c.o.DefaultUpstream)
+	ref, err := oci.ParseReference(reference, c.o.DefaultUpstream, c.o.Hosts)
 	if err != nil {
+		return Image{}, err
+	}
+	if err := c.visible(r, ref.Repository); err != nil {
 		return Image{}, err
 	}
 	if ref.Digest == "" {
@@ -151,9 +169,21 @@ func (c *Console) image(r *http.Request) (Image, error) {
 	return Image{Reference: ref.String(), Verdict: history[0], History: before[:min(earlier, len(before))]}, nil
 }
 
+// visible returns nil if whoever sends r may see what was decided about repo. Looking is not put on record, being kept from it is.
+func (c *Console) visible(r *http.Request, repo oci.Repository) error {
+	if c.o.Access == nil {
+		return nil
+	}
+	caller, err := c.o.Access.Identify(r)
+	if err != nil || c.o.Access.May(caller, access.Review, repo) {
+		return err
+	}
+	return c.o.Access.Allow(r.Context(), caller, access.Review, repo)
+}
+
 func (c *Console) serveImageJSON(w http.ResponseWriter, r *http.Request) {
 	image, err := c.image(r)
-	status, message := c.failure(r, err)
+	status, message := c.failure(w, r, err)
 	var body any = image
 	if err != nil {
 		body = map[string]string{"error": message}
@@ -172,19 +202,23 @@ func (c *Console) serveImageJSON(w http.ResponseWriter, r *http.Request) {
 func (c *Console) serveImagePage(w http.ResponseWriter, r *http.Request) {
 	image, err := c.image(r)
 	if err != nil {
-		status, message := c.failure(r, err)
+		status, message := c.failure(w, r, err)
 		c.render(w, r, status, "error.html", message)
 		return
 	}
 	c.render(w, r, http.StatusOK, "image.html", image)
 }
 
-// failure returns the status and the sentence for err; 200 when there is none. What is not an [oci.Error] is for the log.
-func (c *Console) failure(r *http.Request, err error) (status int, message string) {
+// failure returns the status and the sentence for err; 200 when there is none. What is not an [oci.Error] is for the log. Whoever has to
+// show who he is is asked for a password, which browsers know how to ask people for; tokens are taken too.
+func (c *Console) failure(w http.ResponseWriter, r *http.Request, err error) (status int, message string) {
 	if err == nil {
 		return http.StatusOK, ""
 	}
 	if e, ok := errors.AsType[*oci.Error](err); ok {
+		if e.Status() == http.StatusUnauthorized {
+			w.Header().Set("WWW-Authenticate", `Basic realm="tidewaiter"`)
+		}
 		return e.Status(), e.Message
 	}
 	c.o.Log.ErrorContext(r.Context(), "looking up an image", "err", err)

@@ -242,7 +242,7 @@ func TestAnswersOnWhatIsNotServed(t *testing.T) {
 		{"a manifest that is deleted", "DELETE", "/v2/registry.test/shop/web/manifests/" + digest, 405, "UNSUPPORTED", "", "", ""},
 		{"a blob that is deleted", "DELETE", "/v2/registry.test/shop/web/blobs/" + digest, 405, "UNSUPPORTED", "", "", ""},
 		{"a digest that is none", "GET", "/v2/registry.test/shop/web/blobs/sha256:short", 400, "DIGEST_INVALID", "", "", ""},
-		{"a tag that is none", "GET", "/v2/registry.test/shop/web/manifests/-x", 400, "TAG_INVALID", "", "", ""},
+		{"a tag that is none", "GET", "/v2/registry.test/shop/web/manifests/-x", 404, "MANIFEST_UNKNOWN", "", "", ""},
 		{"a name that is none", "GET", "/v2/registry.test/shop/WEB/manifests/1.0", 400, "NAME_INVALID", "", "", ""},
 		{"a path that climbs", "GET", "/v2/registry.test/shop/web/../../secret/app/manifests/1.0", 400, "NAME_INVALID", "", "", ""},
 		{"a path that hides that it climbs", "GET", "/v2/registry.test/shop/%2e%2e/app/manifests/1.0", 400, "NAME_INVALID", "", "", ""},

@@ -96,7 +96,10 @@ func TestUsage(t *testing.T) {
 			}
 		}
 		walk(nil)
-		want := []string{"", "check", "clients", "demo", "inventory", "policy", "policy check", "serve", "verdict", "version"}
+		want := []string{
+			"", "audit", "audit verify", "check", "clients", "demo", "inventory", "policy", "policy check", "robot", "robot add", "robot list", "robot revoke",
+			"serve", "token-key", "verdict", "version",
+		}
 		if diff := cmp.Diff(walked, want); diff != "" {
 			t.Errorf("there are other commands (-got +want):\n%s", diff)
 		}
@@ -208,8 +211,8 @@ func TestServeRefusesABadConfiguration(t *testing.T) {
 		code        int
 		stderr      []string
 	}{
-		{"all problems at once", "listen: {registry: \"0.0.0.0:0\", admin: nowhere}\nredis: {url: \"redis://127.0.0.1:1\"}\nlog: {level: loud}\nhosted: [{repositories: [a]}]\ndefault_upstream: \"Not A Host\"\n", 2,
-			[]string{"listen.registry", "listen.tls", "listen.admin", "access.anonymous", "redis.seal_key_file", "log.level", "hosted is not supported", "default_upstream"}},
+		{"all problems at once", "listen: {registry: \"0.0.0.0:0\", admin: nowhere}\nredis: {url: \"redis://127.0.0.1:1\"}\nlog: {level: loud}\nhosted: [{repositories: [\"A\"]}]\ndefault_upstream: \"Not A Host\"\n", 2,
+			[]string{"listen.registry", "listen.tls", "listen.admin", "access.anonymous", "redis.seal_key_file", "log.level", "hosted[0]", "default_upstream"}},
 		{"an unknown key", "listen: {registry: \"127.0.0.1:0\"}\nsurprise: true\n", 2, []string{"surprise"}},
 		{"what is not YAML", "listen: [", 2, []string{"reading the configuration"}},
 		{"a policy file that is not there", "policy_files: [/none/policy.yaml]\n", 2, []string{"/none/policy.yaml"}},

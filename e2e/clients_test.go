@@ -1,11 +1,6 @@
 package e2e_test
 
 import (
-	"encoding/json"
-	"fmt"
-	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -62,186 +57,87 @@ func (s *site) pushMulti(t *testing.T) {
 	s.sign(t, "shop/multi", index.Digest, s.release)
 }
 
-// TestClients pulls with the programs people use. Each must get what is let through, and show its user why the rest is not.
+// puller is a client that is told to pull by the proxy's own name.
+type puller struct {
+	// version is what the client says it is.
+	version string
+	// pull pulls an image and returns all that its user is shown.
+	pull func(ref string) (out string, ok bool)
+	// says returns what the client says it has, once it has pulled an image: text with digests. nil for one that has files.
+	says func(t *testing.T, ref string) string
+	// files is the folder where it keeps what it pulled, byte for byte; empty for one that unpacks it.
+	files string
+}
+
+// pullers are the clients, by their names in docs/clients.md.
+var pullers = []struct {
+	name  string
+	start func(t *testing.T, p *server) puller
+}{
+	{"skopeo copy", skopeoCopy},
+	{"skopeo sync", skopeoSync},
+	{"podman pull", podmanPull},
+	{"buildah pull", buildahPull},
+	{"buildah from", buildahFrom},
+	{"docker pull", dockerPull},
+	{"containerd 1.6, ctr", func(t *testing.T, _ *server) puller { return startContainerd(t, containerd1).ctrPuller(t) }},
+	{"containerd 1.6, CRI", func(t *testing.T, _ *server) puller { return startContainerd(t, containerd1).criPuller(t) }},
+	{"containerd 2.4, ctr", func(t *testing.T, _ *server) puller { return startContainerd(t, containerd2).ctrPuller(t) }},
+	{"containerd 2.4, CRI", func(t *testing.T, _ *server) puller { return startContainerd(t, containerd2).criPuller(t) }},
+	{"crane pull", cranePull},
+	{"regctl image copy", regctlCopy},
+	{"oras copy", orasCopy},
+}
+
+// TestClients pulls with the programs people use. Each must get what is let through, byte for byte, and show its user why the rest is
+// not.
 func TestClients(t *testing.T) {
+	t.Parallel()
 	s := clientsSite(t, host)
 	p := s.serve(t)
-	ref := func(repo string) string { return p.registry + "/" + host + "/" + repo + ":1.0" }
-	dir := t.TempDir()
-	for name, args := range map[string]func(repo string) []string{
-		"skopeo": func(repo string) []string {
-			return []string{"copy", "--src-tls-verify=false", "docker://" + ref(repo), "dir:" + filepath.Join(dir, "skopeo-"+filepath.Base(repo))}
-		},
-		"crane": func(repo string) []string {
-			return []string{"pull", "--insecure", ref(repo), filepath.Join(dir, "crane-"+filepath.Base(repo))}
-		},
-		"podman": func(repo string) []string {
-			return []string{"--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run"), "--storage-driver", "vfs", "pull", "--tls-verify=false", ref(repo)}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			path := program(t, name)
+	for _, c := range pullers {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			client := c.start(t, p)
+			outs := map[string]string{}
 			for _, fate := range fates {
 				t.Run(fate.repo, func(t *testing.T) {
-					out, ok := run(t, path, args(fate.repo)...)
+					out, ok := client.pull(p.ref(fate.repo))
+					outs[fate.repo] = out
 					if ok != (fate.says == "") || !strings.Contains(out, fate.says) {
 						t.Errorf("pulled: %t, want %t, and to be shown %q:\n%s", ok, fate.says == "", fate.says, out)
 					}
 				})
 			}
-		})
-	}
-	t.Run("skopeo has the very blobs of the upstream", func(t *testing.T) {
-		program(t, "skopeo")
-		content, _ := s.upstream.Manifest("shop/bundle", "1.0")
-		for _, d := range s.parsed(t, "shop/bundle", content.Digest).Blobs() {
-			got, err := os.ReadFile(filepath.Join(dir, "skopeo-bundle", d.Digest.Encoded()))
-			if err != nil || oci.FromBytes(got) != d.Digest {
-				t.Errorf("%s: %d bytes, %v", d.Digest, len(got), err)
-			}
-		}
-	})
-}
-
-// TestCosignThroughTheProxy checks that whoever verifies for himself still can.
-func TestCosignThroughTheProxy(t *testing.T) {
-	cosign := program(t, "cosign")
-	s := clientsSite(t, host)
-	p := s.serve(t)
-	for _, repo := range []string{"shop/bundle", "shop/legacy"} {
-		t.Run(repo, func(t *testing.T) {
-			mustRun(t, cosign, "verify", "--key", s.path("release.pub"), "--insecure-ignore-tlog=true", "--allow-http-registry", p.registry+"/"+host+"/"+repo+":1.0")
-		})
-	}
-}
-
-// containerd is a running containerd of the test's own.
-type containerd struct{ ctr, socket, dir string }
-
-func startContainerd(t *testing.T) *containerd {
-	t.Helper()
-	daemon := program(t, "containerd")
-	if os.Getuid() != 0 {
-		t.Skip("containerd runs as root only")
-	}
-	// The client that came with it: others may be in the path too, and it is the client that pulls.
-	c := &containerd{ctr: program(t, filepath.Join(filepath.Dir(daemon), "ctr")), dir: t.TempDir()}
-	socketDir, err := os.MkdirTemp("", "ctd") // t's own would be too long for a socket's name
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(socketDir) })
-	c.socket = filepath.Join(socketDir, "s")
-	config := filepath.Join(c.dir, "config.toml")
-	writeFile(t, config, fmt.Appendf(nil, `version = 2
-root = %q
-state = %q
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
-[grpc]
-  address = %q
-[ttrpc]
-  address = %q
-`, filepath.Join(c.dir, "root"), filepath.Join(c.dir, "state"), c.socket, c.socket+"t"))
-	start(t, command(t, daemon, "--config", config), newJournal()).log.await(t, "starting containerd", says("containerd successfully booted"))
-	return c
-}
-
-// pull pulls as a node whose certs.d has that hosts.toml for the registry of ref.
-func (c *containerd) pull(t *testing.T, hostsTOML, ref string) (out string, ok bool) {
-	t.Helper()
-	registry, _, _ := strings.Cut(ref, "/")
-	certs := t.TempDir()
-	if err := os.Mkdir(filepath.Join(certs, registry), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, filepath.Join(certs, registry, "hosts.toml"), []byte(hostsTOML))
-	return run(t, c.ctr, "--address", c.socket, "images", "pull", "--snapshotter", "native", "--hosts-dir", certs, ref)
-}
-
-// TestContainerd pulls as nodes do: by the image's own name, with the proxy configured as its mirror, while the origin is up and would
-// gladly serve every image without a look.
-func TestContainerd(t *testing.T) {
-	origin := startRegistry(t, ocitest.Options{})
-	s := clientsSite(t, origin.Host()) // what the images are called; where they come from is the upstream
-	for _, fate := range fates {       // whatever the fate, the origin has it
-		content, _ := s.upstream.Manifest(fate.repo, "1.0")
-		if !strings.Contains(content.MediaType, "index") {
-			copyImage(t, s.upstream, origin, fate.repo, content)
-		}
-	}
-	p := s.serve(t)
-	c := startContainerd(t)
-	proxied := fmt.Sprintf("[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n", "http://"+p.registry)
-
-	t.Run("configured to ask nobody else", func(t *testing.T) {
-		hosts := clientFile(t, "containerd", p, origin.Host())
-		for _, fate := range fates {
-			t.Run(fate.repo, func(t *testing.T) {
-				out, ok := c.pull(t, hosts, origin.Host()+"/"+fate.repo+":1.0")
-				if ok != (fate.says == "") || !strings.Contains(out, fate.says) {
-					t.Errorf("pulled: %t, want %t, and to be shown %q:\n%s", ok, fate.says == "", fate.says, out)
-				}
+			t.Run("what it has is what the upstream has", func(t *testing.T) { client.checkHas(t, s, p.ref("shop/bundle"), "shop/bundle") })
+			t.Run("its user is shown what docs/clients.md says", func(t *testing.T) {
+				message := p.get(t, "/v2/"+host+"/shop/vulnerable/manifests/1.0").failure().Message
+				checkRow(t, pullTable, c.name, client.version, shown(outs["shop/vulnerable"], message, p.registry, "PROXY"))
 			})
-		}
-		if got := origin.Requests(); len(got) > 0 {
-			t.Errorf("the origin was asked %d times, the first time %s %s", len(got), got[0].Method, got[0].Reference)
-		}
-	})
-
-	t.Run("left to fall back on the origin", func(t *testing.T) {
-		hosts := fmt.Sprintf("server = %q\n%s", origin.URL(), proxied)
-		for _, fate := range fates {
-			if fate.says == "" {
-				continue
-			}
-			t.Run(fate.repo, func(t *testing.T) {
-				out, ok := c.pull(t, hosts, origin.Host()+"/"+fate.repo+":1.0")
-				if ok || !strings.Contains(out, fate.says) {
-					t.Errorf("pulled: %t, want false, and to be shown %q:\n%s", ok, fate.says, out)
-				}
-			})
-		}
-		for _, q := range origin.Requests() {
-			if q.Status == http.StatusOK {
-				t.Errorf("the origin served %s %s %s", q.Method, q.Repo, q.Reference)
-			}
-		}
-	})
-}
-
-// clientFile returns what the program prints as the configuration of a client that pulls everything called upstream through p.
-func clientFile(t *testing.T, client string, p *server, upstream string) string {
-	t.Helper()
-	var files []struct{ Content string }
-	out := mustRun(t, binary, "clients", client, "--proxy", "http://"+p.registry, "--upstream", upstream, "-o", "json")
-	if err := json.Unmarshal([]byte(out), &files); err != nil || len(files) == 0 {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return files[0].Content
-}
-
-// TestPodman pulls by the images' own names, with the printed registries.conf, while the origin is up and would serve every image.
-func TestPodman(t *testing.T) {
-	podman := program(t, "podman")
-	origin := startRegistry(t, ocitest.Options{})
-	s := clientsSite(t, origin.Host())
-	p := s.serve(t)
-	dir := t.TempDir()
-	conf := filepath.Join(dir, "registries.conf")
-	writeFile(t, conf, []byte(clientFile(t, "podman", p, origin.Host())))
-	for _, fate := range fates {
-		t.Run(fate.repo, func(t *testing.T) {
-			cmd := command(t, podman, "--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run"), "--storage-driver", "vfs",
-				"pull", origin.Host()+"/"+fate.repo+":1.0")
-			cmd.Env = append(cmd.Env, "CONTAINERS_REGISTRIES_CONF="+conf)
-			out, err := cmd.CombinedOutput()
-			if (err == nil) != (fate.says == "") || !strings.Contains(string(out), fate.says) {
-				t.Errorf("%v, want to be shown %q:\n%s", err, fate.says, out)
-			}
 		})
 	}
-	if got := origin.Requests(); len(got) > 0 {
-		t.Errorf("the origin was asked %d times, the first time %s %s", len(got), got[0].Method, got[0].Reference)
+}
+
+// ref is how an image is called by the proxy's own name.
+func (s *server) ref(repo string) string { return s.registry + "/" + host + "/" + repo + ":1.0" }
+
+// checkHas checks that the client has the manifest, config and layers of an image of the upstream. A client that unpacks layers has
+// compared them with a manifest whose digest it tells.
+func (c puller) checkHas(t *testing.T, s *site, ref, repo string) {
+	t.Helper()
+	content, _ := s.upstream.Manifest(repo, "1.0")
+	m := s.parsed(t, repo, content.Digest)
+	if c.files == "" {
+		if out := c.says(t, ref); !strings.Contains(out, content.Digest.String()) && !strings.Contains(out, m.Config.Digest.Encoded()) {
+			t.Errorf("it says it has %s, want %s or the config %s", out, content.Digest, m.Config.Digest)
+		}
+		return
+	}
+	has := filesIn(t, c.files)
+	for _, d := range append(m.Blobs(), oci.Descriptor{Digest: content.Digest}) {
+		if !has[d.Digest] {
+			t.Errorf("it has no file with digest %s", d.Digest)
+		}
 	}
 }
 

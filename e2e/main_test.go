@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -56,31 +55,16 @@ func program(t *testing.T, name string) string {
 	return path
 }
 
-// command returns a command with a home of its own, which dies with the tests if they do not end it.
+// command returns a command of somebody who runs nothing else.
 func command(t *testing.T, path string, args ...string) *exec.Cmd {
 	t.Helper()
-	home := t.TempDir()
-	cmd := exec.Command(path, args...) // without t's context, which ends before the cleanups do, and servers end well in those
-	cmd.Dir = home
-	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_RUNTIME_DIR="+home, "COSIGN_PASSWORD=")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return cmd
+	return newUser(t).command(path, args...)
 }
 
-// run runs a program that is not ours and returns all it says. ok tells whether it succeeded.
-func run(t *testing.T, path string, args ...string) (out string, ok bool) {
-	t.Helper()
-	b, err := command(t, path, args...).CombinedOutput()
-	return string(b), err == nil
-}
-
+// mustRun runs a program that is not ours and returns all it says.
 func mustRun(t *testing.T, path string, args ...string) string {
 	t.Helper()
-	out, ok := run(t, path, args...)
-	if !ok {
-		t.Fatalf("%s %s: %s", path, strings.Join(args, " "), out)
-	}
-	return out
+	return newUser(t).mustRun(t, path, args...)
 }
 
 // said is what a run of our program left behind.

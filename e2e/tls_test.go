@@ -18,15 +18,15 @@ import (
 	"github.com/tidewaiter/tidewaiter/internal/ocitest"
 )
 
-// certificate returns a certificate for loopback that vouches for itself, and its key, in PEM.
-func certificate(t *testing.T, serial int64) (cert, key []byte) {
+// certificate returns a certificate for loopback, and for names, that vouches for itself, and its key, in PEM.
+func certificate(t *testing.T, serial int64, names ...string) (cert, key []byte) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "proxy"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "proxy"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: names,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 	}

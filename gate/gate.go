@@ -60,8 +60,9 @@ type Signatures interface {
 // Attachments knows what was attached to a candidate where that changes without anything else changing that a verdict depends on: in
 // the repositories hosted here, whose signatures are pushed after the images. Implementations are safe for concurrent use.
 type Attachments interface {
-	// Attachments identifies the signatures, attestations and indexes that c's verdict may lean on, as they are now. Empty where that
-	// cannot be known without asking somebody else; verdicts that lean on a missing one then count for a short time only.
+	// Attachments identifies the signatures, attestations and indexes that c's verdict may lean on, as they are now. When they change
+	// and are then as they were before it is another revision, or what a judging saw between two looks would go unnoticed. Empty where
+	// that cannot be known without asking somebody else; verdicts that lean on a missing one then count for a short time only.
 	Attachments(ctx context.Context, c Candidate) (revision string, err error)
 }
 

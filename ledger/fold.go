@@ -128,7 +128,8 @@ func (l *Ledger) refresh(ctx context.Context, r *repository, listings uint64) er
 	if err != nil {
 		return err
 	}
-	if err := l.readAll(ctx, r, names); err != nil {
+	// What was added before it failed stays, so that the next attempt has less to read.
+	if err := readAll(ctx, names, func(ctx context.Context, name string) error { return l.readInto(ctx, r, name) }); err != nil {
 		return err
 	}
 	r.mu.Lock()
@@ -139,24 +140,33 @@ func (l *Ledger) refresh(ctx context.Context, r *repository, listings uint64) er
 
 // unseen lists the names of records that r does not hold yet.
 func (l *Ledger) unseen(ctx context.Context, r *repository) ([]string, error) {
-	paths, err := l.driver.List(ctx, r.dir)
-	if err != nil && !isAbsent(err) {
+	names, err := l.names(ctx, r.dir)
+	if err != nil {
 		return nil, err
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
+	return slices.DeleteFunc(names, func(name string) bool { return r.seen[name] }), nil
+}
+
+// names lists what is recorded in dir, in no order; nothing if there is no such directory.
+func (l *Ledger) names(ctx context.Context, dir string) ([]string, error) {
+	paths, err := l.driver.List(ctx, dir)
+	if err != nil && !isAbsent(err) {
+		return nil, err
+	}
 	var names []string
 	for _, p := range paths {
 		// The driver writes under a temporary name first; after a crash one may be left.
-		if name := path.Base(p); !r.seen[name] && !strings.HasSuffix(name, ".tmp") {
+		if name := path.Base(p); !strings.HasSuffix(name, ".tmp") {
 			names = append(names, name)
 		}
 	}
 	return names, nil
 }
 
-// readAll adds the records of these names to r. What was added before it failed stays, so that the next attempt has less to read.
-func (l *Ledger) readAll(ctx context.Context, r *repository, names []string) error {
+// readAll calls readOne with each of names, some at once, until one fails.
+func readAll(ctx context.Context, names []string, readOne func(ctx context.Context, name string) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	work := make(chan string)
@@ -164,7 +174,7 @@ func (l *Ledger) readAll(ctx context.Context, r *repository, names []string) err
 	for range min(readers, len(names)) {
 		wg.Go(func() {
 			for name := range work {
-				if err := l.readInto(ctx, r, name); err != nil {
+				if err := readOne(ctx, name); err != nil {
 					cancel(err)
 					return
 				}

@@ -1,5 +1,5 @@
-// Package ledger owns the small records that must last, in the same storage as the blobs: what was found in each layer, and every
-// verdict.
+// Package ledger owns the small records that must last, in the same storage as the blobs: what was found in each layer, every
+// verdict, and what happened in the repositories hosted here.
 //
 // A record is written once, under a name that no other record gets and that sorts by time, and sealed for that name; it is never
 // changed. What is true now is a fold over the records, kept in memory, so replicas that share a storage cannot overwrite one
@@ -24,7 +24,7 @@ import (
 
 // Stats counts records that were not believed since the start. Each is counted when it is read.
 type Stats struct {
-	BrokenInventories, BrokenVerdicts uint64
+	BrokenInventories, BrokenVerdicts, BrokenEvents uint64
 }
 
 // Ledger keeps records in a storage driver. It implements gate.Inventories and gate.Records and is safe for concurrent use, also
@@ -36,7 +36,7 @@ type Ledger struct {
 	now    func() time.Time
 	limits limits
 
-	brokenInventories, brokenVerdicts atomic.Uint64
+	brokenInventories, brokenVerdicts, brokenEvents atomic.Uint64
 
 	// mu is taken before the lock of a repository, never after.
 	mu           sync.Mutex
@@ -61,7 +61,9 @@ func New(driver storagedriver.StorageDriver, key seal.Key, log *slog.Logger, now
 
 // Stats returns the counts so far.
 func (l *Ledger) Stats() Stats {
-	return Stats{BrokenInventories: l.brokenInventories.Load(), BrokenVerdicts: l.brokenVerdicts.Load()}
+	return Stats{
+		BrokenInventories: l.brokenInventories.Load(), BrokenVerdicts: l.brokenVerdicts.Load(), BrokenEvents: l.brokenEvents.Load(),
+	}
 }
 
 // Inventory implements gate.Inventories. A record that is not believed counts as never recorded, so that the layer is read again.

@@ -13,6 +13,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 
@@ -26,6 +27,10 @@ const root = "/tidewaiter/ledger"
 // verdictsDir ends the path of a repository's verdicts. No component of a repository name starts with '_', so it cannot be one.
 const verdictsDir = "_v"
 
+// eventsDir does the same for the events of a hosted repository. In it there is a directory for each day, so that what is new is found
+// without listing what is old.
+const eventsDir = "_e"
+
 // errBroken says that a record is not one we wrote for that name, or not in a form this version writes.
 var errBroken = errors.New("the record is broken")
 
@@ -34,7 +39,7 @@ type bounds struct{ storedBytes, plainBytes int64 }
 
 // limits keep what is read and remembered finite.
 type limits struct {
-	inventory, verdict bounds
+	inventory, verdict, event bounds
 	// folded is how many verdicts are indexed in memory. Beyond it repositories are forgotten and read again when asked about; the
 	// index of a single repository is kept whole.
 	folded int
@@ -46,6 +51,7 @@ type limits struct {
 var production = limits{
 	inventory: bounds{storedBytes: 64 << 20, plainBytes: 256 << 20}, // a layer of a million packages
 	verdict:   bounds{storedBytes: 16 << 20, plainBytes: 64 << 20},  // some ten thousand findings, each with its reasons
+	event:     bounds{storedBytes: 1 << 20, plainBytes: 4 << 20},    // an index of a thousand children, or annotations of 64 KiB
 	folded:    1 << 19,                                              // at some 300 bytes each
 	history:   1000,                                                 // a new one comes with each advisory snapshot, some a day
 }
@@ -72,6 +78,30 @@ func verdictsPath(repo oci.Repository) (string, error) {
 		return "", fmt.Errorf("repository %.100q: %w", repo.String(), oci.ErrNameInvalid)
 	}
 	return path.Join(root, "verdicts", repo.Escaped(), verdictsDir), nil
+}
+
+// eventsRoot is where the events of hosted repositories lie.
+const eventsRoot = root + "/events"
+
+// eventsPath returns where the events of repo lie, which must be hosted here.
+func eventsPath(repo oci.Repository) (string, error) {
+	if _, err := oci.NewRepository("", repo.Path); err != nil || repo.Upstream != "" {
+		return "", fmt.Errorf("repository %.100q is not hosted here: %w", repo.String(), oci.ErrNameInvalid)
+	}
+	return path.Join(eventsRoot, repo.Path, eventsDir), nil
+}
+
+// dayDigits hold every day of a stamp.
+const dayDigits = 6
+
+// dayName returns the name of the directory for events with this stamp. It sorts by time.
+func dayName(stamp int64) string {
+	return fmt.Sprintf("%0*d", dayDigits, max(stamp, 0)/int64(24*time.Hour))
+}
+
+// isDayName reports whether name may be such a name.
+func isDayName(name string) bool {
+	return len(name) == dayDigits && strings.Trim(name, "0123456789") == ""
 }
 
 // stampDigits hold every positive int64.

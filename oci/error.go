@@ -35,7 +35,7 @@ const (
 )
 
 // statuses is the one table of codes and HTTP statuses. A rate-limited upstream is a 503 to our client: a 429 of ours would say
-// that the client asked too often, and podman retries it twenty times.
+// that the client asked too often, and podman retries it twenty times. A client that did gets one all the same, by [Error.HTTPStatus].
 var statuses = map[Code]int{
 	CodeBlobUnknown:         http.StatusNotFound,
 	CodeBlobUploadInvalid:   http.StatusBadRequest,
@@ -64,6 +64,8 @@ type Error struct {
 	Message string
 	// Detail is encoded as JSON beside the message; nil for none.
 	Detail any
+	// HTTPStatus is the status of the answer where it is not the code's own; 0 where it is.
+	HTTPStatus int
 	// RetryAfter asks the client to come back later; 0 for no such header.
 	RetryAfter time.Duration
 }
@@ -73,13 +75,18 @@ type Error struct {
 var (
 	ErrDigestInvalid   = &Error{Code: CodeDigestInvalid, Message: "the digest is malformed or of an unsupported algorithm"}
 	ErrManifestInvalid = &Error{Code: CodeManifestInvalid, Message: "the manifest is malformed"}
-	ErrNameInvalid     = &Error{Code: CodeNameInvalid, Message: "the repository name is malformed"}
-	ErrTagInvalid      = &Error{Code: CodeTagInvalid, Message: "the tag is malformed"}
-	ErrNotFound        = &Error{Code: CodeManifestUnknown, Message: "the manifest is not known"}
-	ErrBlobUnknown     = &Error{Code: CodeBlobUnknown, Message: "the blob is not known"}
-	ErrUnauthorized    = &Error{Code: CodeUnauthorized, Message: "the upstream refuses the credentials it was given"}
-	ErrRateLimited     = &Error{Code: CodeTooManyRequests, Message: "the upstream limits the rate of requests"}
-	ErrUnavailable     = &Error{Code: CodeUnavailable, Message: "the upstream does not answer"}
+	// ErrManifestTooLarge is an [ErrManifestInvalid] (distribution-spec, Pushing Manifests: 413).
+	ErrManifestTooLarge = &Error{
+		Code: CodeManifestInvalid, HTTPStatus: http.StatusRequestEntityTooLarge,
+		Message: "the manifest is larger than " + strconv.Itoa(MaxManifestBytes) + " bytes",
+	}
+	ErrNameInvalid  = &Error{Code: CodeNameInvalid, Message: "the repository name is malformed"}
+	ErrTagInvalid   = &Error{Code: CodeTagInvalid, Message: "the tag is malformed"}
+	ErrNotFound     = &Error{Code: CodeManifestUnknown, Message: "the manifest is not known"}
+	ErrBlobUnknown  = &Error{Code: CodeBlobUnknown, Message: "the blob is not known"}
+	ErrUnauthorized = &Error{Code: CodeUnauthorized, Message: "the upstream refuses the credentials it was given"}
+	ErrRateLimited  = &Error{Code: CodeTooManyRequests, Message: "the upstream limits the rate of requests"}
+	ErrUnavailable  = &Error{Code: CodeUnavailable, Message: "the upstream does not answer"}
 )
 
 func (e *Error) Error() string { return e.Message }
@@ -92,6 +99,9 @@ func (e *Error) Is(target error) bool {
 
 // Status returns the HTTP status of e.
 func (e *Error) Status() int {
+	if e.HTTPStatus != 0 {
+		return e.HTTPStatus
+	}
 	if status, ok := statuses[e.Code]; ok {
 		return status
 	}

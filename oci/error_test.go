@@ -31,6 +31,8 @@ func TestWriteError(t *testing.T) {
 			`{"errors":[{"code":"UNKNOWN","message":"internal error"}]}`, ""},
 		{"a rate limit of the upstream's is not the client's", ErrRateLimited, 503,
 			`{"errors":[{"code":"TOOMANYREQUESTS","message":"the upstream limits the rate of requests"}]}`, ""},
+		{"a client that asks too often is told so", &Error{Code: CodeTooManyRequests, Message: "wait", HTTPStatus: 429, RetryAfter: time.Minute}, 429,
+			`{"errors":[{"code":"TOOMANYREQUESTS","message":"wait"}]}`, "60"},
 		{"a part of a second is a whole one", &Error{Code: CodeUnavailable, Message: "wait", RetryAfter: 1200 * time.Millisecond}, 503,
 			`{"errors":[{"code":"UNAVAILABLE","message":"wait"}]}`, "2"},
 		{"a code nobody knows is a fault of ours", &Error{Code: "NOVEL", Message: "m"}, 500,

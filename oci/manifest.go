@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"slices"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -173,17 +174,24 @@ func checkDescriptors(m Manifest) error {
 	if len(m.Layers) > maxManifestEntries || len(m.Manifests) > maxManifestEntries {
 		return fmt.Errorf("it lists more than %d entries", maxManifestEntries)
 	}
-	all := append(m.Blobs(), m.Manifests...)
+	blobs, manifests := m.Blobs(), m.Manifests
 	if m.Subject != nil {
-		all = append(all, *m.Subject)
+		manifests = append(slices.Clone(manifests), *m.Subject)
 	}
-	for _, d := range all {
+	for _, d := range blobs {
+		// A client takes it for the content and never asks for that. It may be there only if it is what we would look into.
+		if len(d.Data) > 0 && (int64(len(d.Data)) != d.Size || FromBytes(d.Data) != d.Digest) {
+			return fmt.Errorf("the descriptor of %s carries other content", d.Digest)
+		}
+	}
+	for _, d := range manifests {
+		if len(d.Data) > 0 { // a client that has it does not ask for it, and would never learn of the verdict on it
+			return fmt.Errorf("the descriptor of the manifest %s carries content", d.Digest)
+		}
+	}
+	for _, d := range slices.Concat(blobs, manifests) {
 		if _, err := ParseDigest(d.Digest.String()); err != nil {
 			return err
-		}
-		if len(d.Data) > 0 && (d.MediaType != MediaTypeEmpty || string(d.Data) != "{}") {
-			// A client takes it for the content and never asks for that, so nobody would judge it.
-			return fmt.Errorf("the descriptor of %s carries content of its own", d.Digest)
 		}
 		if d.Size < 0 || d.Size > maxBlobBytes || d.MediaType == "" {
 			return fmt.Errorf("the descriptor of %s has no media type or an impossible size", d.Digest)

@@ -199,7 +199,7 @@ func TestDescriptorsThatCarryContent(t *testing.T) {
 	digest := FromBytes([]byte("x")).String()
 	layer := `{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"` + digest + `","size":1`
 	config := `{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"` + digest + `","size":1}`
-	empty := `{"mediaType":"application/vnd.oci.empty.v1+json","digest":"` + digest + `","size":2,"data":"`
+	empty := `{"mediaType":"application/vnd.oci.empty.v1+json","digest":"` + FromBytes([]byte("{}")).String() + `","size":2,"data":"`
 	child := `{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"` + digest + `","size":1`
 	image := func(config, layer, more string) string {
 		return `{"schemaVersion":2,"mediaType":"` + MediaTypeImage + `","config":` + config + `,"layers":[` + layer + `]` + more + `}`
@@ -211,7 +211,9 @@ func TestDescriptorsThatCarryContent(t *testing.T) {
 		"none":             {MediaTypeImage, image(config, layer+`}`, ""), true},
 		"the empty config": {MediaTypeImage, image(empty+`e30="}`, layer+`}`, ""), true},
 		"another config":   {MediaTypeImage, image(empty+`eHg="}`, layer+`}`, ""), false},
-		"a layer":          {MediaTypeImage, image(config, layer+`,"data":"eA=="}`, ""), false},
+		"a layer":          {MediaTypeImage, image(config, layer+`,"data":"eA=="}`, ""), true},
+		"another layer":    {MediaTypeImage, image(config, layer+`,"data":"eQ=="}`, ""), false},
+		"a longer layer":   {MediaTypeImage, image(config, layer+`,"data":"eHg="}`, ""), false},
 		"a subject":        {MediaTypeImage, image(config, layer+`}`, `,"subject":`+child+`,"data":"eA=="}`), false},
 		"a child":          {MediaTypeIndex, `{"schemaVersion":2,"mediaType":"` + MediaTypeIndex + `","manifests":[` + child + `,"data":"eA=="}]}`, false},
 		"a child without":  {MediaTypeIndex, `{"schemaVersion":2,"mediaType":"` + MediaTypeIndex + `","manifests":[` + child + `}]}`, true},

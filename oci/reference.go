@@ -99,11 +99,12 @@ func (r Reference) String() string {
 	return s
 }
 
-// ParseReference reads what a person typed: "nginx", "nginx:1.27", "ghcr.io/acme/app@sha256:…". A name without a host belongs to
-// defaultUpstream, and one without a tag or digest means "latest". Single-component names of docker.io get its "library/".
+// ParseReference reads what a person typed: "nginx", "nginx:1.27", "ghcr.io/acme/app@sha256:…". A name without a host is hosted here
+// if hosted says so, belongs to defaultUpstream if not, and one without a tag or digest means "latest". Single-component names of
+// docker.io get its "library/". A nil hosted hosts nothing.
 //
 // Errors: [ErrNameInvalid], [ErrTagInvalid], [ErrDigestInvalid].
-func ParseReference(s, defaultUpstream string) (Reference, error) {
+func ParseReference(s, defaultUpstream string, hosted func(path string) bool) (Reference, error) {
 	var ref Reference
 	name, dgst, found := strings.Cut(s, "@")
 	if found {
@@ -118,6 +119,9 @@ func ParseReference(s, defaultUpstream string) (Reference, error) {
 			return Reference{}, fmt.Errorf("tag %.140q: %w", ref.Tag, ErrTagInvalid)
 		}
 		name = name[:colon]
+	}
+	if hosted != nil && hosted(name) {
+		defaultUpstream = ""
 	}
 	repo, err := ParseRepository(name, defaultUpstream)
 	if err != nil {

@@ -41,6 +41,7 @@ func TestParseDigest(t *testing.T) {
 }
 
 func TestParseReference(t *testing.T) {
+	hosts := func(path string) bool { return strings.HasPrefix(path, "apps/") }
 	nginx := Repository{"docker.io", "library/nginx"}
 	for _, tt := range []struct {
 		in      string
@@ -58,6 +59,8 @@ func TestParseReference(t *testing.T) {
 		{"localhost:5000/app", Reference{Repository{"localhost:5000", "app"}, "latest", ""}, nil},
 		{"localhost_5000/app:x", Reference{Repository{"localhost:5000", "app"}, "x", ""}, nil},
 		{"127.0.0.1:5000/a/b", Reference{Repository{"127.0.0.1:5000", "a/b"}, "latest", ""}, nil},
+		{"apps/web:v1", Reference{Repository{"", "apps/web"}, "v1", ""}, nil},
+		{"docker.io/apps/web:v1", Reference{Repository{"docker.io", "apps/web"}, "v1", ""}, nil},
 		{"", Reference{}, ErrNameInvalid},
 		{":v1", Reference{}, ErrNameInvalid},
 		{"@" + string(digestA), Reference{}, ErrNameInvalid},
@@ -74,14 +77,14 @@ func TestParseReference(t *testing.T) {
 		{"-a.b/app", Reference{}, ErrNameInvalid},
 	} {
 		t.Run(tt.in, func(t *testing.T) {
-			got, err := ParseReference(tt.in, "docker.io")
+			got, err := ParseReference(tt.in, "docker.io", hosts)
 			if got != tt.want || !errors.Is(err, tt.wantErr) {
 				t.Fatalf("got %+v, %v; want %+v, %v", got, err, tt.want, tt.wantErr)
 			}
 			if err != nil {
 				return
 			}
-			if again, err := ParseReference(got.String(), "other.example"); err != nil || again != got {
+			if again, err := ParseReference(got.String(), "other.example", hosts); err != nil || again != got {
 				t.Errorf("%s is read as %+v, %v", got, again, err)
 			}
 		})
@@ -138,11 +141,11 @@ func FuzzParseReference(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		ref, err := ParseReference(s, "docker.io")
+		ref, err := ParseReference(s, "docker.io", nil)
 		if err != nil {
 			return
 		}
-		again, err := ParseReference(ref.String(), "other.example")
+		again, err := ParseReference(ref.String(), "other.example", nil)
 		if err != nil || again != ref {
 			t.Fatalf("%q is %+v, but %q is %+v, %v", s, ref, ref.String(), again, err)
 		}

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -82,7 +83,7 @@ type Request struct {
 	NS string
 	// N is how many results Tags or Catalog may return: 0 for none, [NoLimit] when the client did not say.
 	N int
-	// Last is the tag or repository after which the results of Tags or Catalog begin; empty for the first.
+	// Last is the tag, repository or digest after which the results of Tags, Catalog or Referrers begin; empty for the first.
 	Last string
 	// ArtifactType narrows Referrers. It is only ever compared, so it is taken as it came; empty for all.
 	ArtifactType string
@@ -95,12 +96,20 @@ func (q Request) Pushes() bool {
 
 // ParseRequest reads a request. It works on the path as it was sent and accepts one spelling only: an escape, an empty or dotted
 // component or a slash too many is refused rather than cleaned away, so that nobody in front of us can have understood another
-// path. A parameter that occurs twice is refused for the same reason; parameters it does not know are ignored.
+// path. A target that is a whole URL is taken for its path, as servers must (RFC 9112, 3.2.2), but not with a user in it or of another
+// scheme than HTTP's. A parameter that occurs twice is refused for the same reason as an escape; parameters it does not know are ignored.
 //
-// Errors: an [*Error] of code NAME_INVALID, TAG_INVALID, DIGEST_INVALID, BLOB_UPLOAD_UNKNOWN, PAGINATION_NUMBER_INVALID, of
-// UNSUPPORTED when the endpoint does not define the method, or of NAME_UNKNOWN when there is no such endpoint.
+// Errors: an [*Error] of code NAME_INVALID, TAG_INVALID, MANIFEST_UNKNOWN for a manifest asked for by what is no tag, DIGEST_INVALID,
+// BLOB_UPLOAD_UNKNOWN, PAGINATION_NUMBER_INVALID, of UNSUPPORTED when the endpoint does not define the method, or of NAME_UNKNOWN when
+// there is no such endpoint.
 func ParseRequest(method string, u *url.URL) (Request, error) {
+	if u.User != nil || u.Host != "" && u.Scheme != "" && u.Scheme != "http" && u.Scheme != "https" {
+		return Request{}, refuse(CodeNameInvalid, "the target of the request is not one of HTTP, or names a user")
+	}
 	q, err := parsePath(u.EscapedPath())
+	if errors.Is(err, ErrTagInvalid) && (method == http.MethodGet || method == http.MethodHead) {
+		err = refuse(CodeManifestUnknown, "%v, so it is not there", err) // what cannot be asked for is not there (conformance suite 1.1)
+	}
 	if err != nil {
 		return Request{}, err
 	}
@@ -215,6 +224,10 @@ func (q *Request) parseQuery(raw string) error {
 		return q.parsePage(values)
 	case KindReferrers:
 		q.ArtifactType = values.Get("artifactType")
+		if q.Last = values.Get("last"); q.Last != "" {
+			_, err = ParseDigest(q.Last)
+		}
+		return err
 	case KindStartUpload:
 		return q.parseStart(values)
 	case KindUpload:

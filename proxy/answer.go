@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tidewaiter/tidewaiter/access"
 	"github.com/tidewaiter/tidewaiter/oci"
 )
 
@@ -104,6 +105,7 @@ type exchange struct {
 	began   time.Time
 	request oci.Request
 	repo    oci.Repository
+	caller  access.Caller
 	err     error
 }
 
@@ -146,7 +148,7 @@ func (p *Proxy) log(r *http.Request, x *exchange, took time.Duration, broken boo
 		client = r.RemoteAddr
 	}
 	attrs := []slog.Attr{
-		slog.String("request_id", x.id), slog.String("client", client), slog.String("method", r.Method),
+		slog.String("request_id", x.id), slog.String("client", client), slog.String("caller", x.caller.Name), slog.String("method", r.Method),
 		slog.String("kind", x.request.Kind.String()), slog.String("upstream", x.repo.Upstream), slog.String("repo", x.repo.Path),
 		slog.String("tag", x.request.Tag), slog.String("digest", x.request.Digest.String()),
 		slog.Int("status", x.answer.status), slog.Int64("bytes", x.answer.bytes), slog.Duration("dur", took),

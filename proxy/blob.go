@@ -17,8 +17,12 @@ import (
 const blobMediaType = "application/octet-stream"
 
 // serveBlob answers end-2.
-func (p *Proxy) serveBlob(w *answer, r *http.Request, q oci.Request, repo oci.Repository) error {
-	content, size, err := p.openBlob(r.Context(), repo, q.Digest)
+func (p *Proxy) serveBlob(x *exchange, r *http.Request, q oci.Request) error {
+	open := p.openBlob
+	if p.seesPending(x) {
+		open = p.openPending
+	}
+	content, size, err := open(r.Context(), x, q.Digest)
 	if err != nil {
 		return err
 	}
@@ -27,54 +31,67 @@ func (p *Proxy) serveBlob(w *answer, r *http.Request, q oci.Request, repo oci.Re
 	if !ok {
 		seeker = &forward{r: content, size: size}
 	}
-	return writeContent(w, r, oci.Descriptor{MediaType: blobMediaType, Digest: q.Digest, Size: size}, seeker)
+	return writeContent(x.answer, r, oci.Descriptor{MediaType: blobMediaType, Digest: q.Digest, Size: size}, seeker)
 }
 
-// openBlob opens a blob by possession: because a manifest of repo refers to it, and the verdict on that manifest allows it now.
-// Nothing else in this package opens a blob.
-func (p *Proxy) openBlob(ctx context.Context, repo oci.Repository, d oci.Digest) (io.ReadCloser, int64, error) {
-	if err := p.allowed(repo); err != nil {
-		return nil, 0, err
-	}
-	holders, err := p.o.History.Holders(ctx, repo, d)
-	if err != nil {
-		return nil, 0, unavailable("could not look up which images hold the blob", err)
-	}
+// openBlob opens a blob by possession: because a manifest of the repository refers to it, and the verdict on that manifest allows it
+// now. Nothing else in this package opens a blob for those who only pull.
+func (p *Proxy) openBlob(ctx context.Context, x *exchange, d oci.Digest) (content io.ReadCloser, size int64, err error) {
 	hold, cancel := context.WithTimeout(ctx, p.o.Hold)
 	defer cancel()
-	var untold error // why a holder that could have allowed it did not tell
+	err = p.holder(ctx, hold, x.repo, d, func(c gate.Candidate) (err error) {
+		content, size, err = p.o.Released.Blob(ctx, c, d)
+		if err != nil && !oci.IsMissing(err) {
+			err = failure("could not read the blob", err)
+		}
+		return err
+	})
+	return content, size, err
+}
+
+// holder calls use with a manifest of repo that refers to the blob, under a verdict that allows it, and with the next one when use
+// fails.
+//
+// Errors: oci.ErrBlobUnknown when there is none; why one that could have allowed it did not tell.
+func (p *Proxy) holder(ctx, hold context.Context, repo oci.Repository, d oci.Digest, use func(gate.Candidate) error) error {
+	holders, err := p.o.History.Holders(ctx, repo, d)
+	if err != nil {
+		return unavailable("could not look up which images hold the blob", err)
+	}
+	var untold error
 	for _, c := range holders {
 		if c.Repository != repo {
 			continue
 		}
-		content, size, err := p.openHeld(ctx, hold, c, d)
+		err := p.admittedHolder(ctx, hold, c)
+		if err == nil {
+			err = use(c)
+		}
 		switch {
 		case err == nil:
-			return content, size, nil
+			return nil
 		case !isDenial(err) && !oci.IsMissing(err) && untold == nil:
 			untold = err
 		}
 	}
 	if untold != nil {
-		return nil, 0, untold
+		return untold
 	}
-	return nil, 0, oci.ErrBlobUnknown
+	return oci.ErrBlobUnknown
 }
 
-// openHeld opens a blob of c under a verdict that allows c.
-func (p *Proxy) openHeld(ctx, hold context.Context, c gate.Candidate, d oci.Digest) (io.ReadCloser, int64, error) {
+// admittedHolder returns nil if there is a verdict that allows c. What was deleted from a hosted repository holds nothing any more.
+func (p *Proxy) admittedHolder(ctx, hold context.Context, c gate.Candidate) error {
+	if c.Repository.Upstream == "" {
+		if _, err := p.o.Hosted.Contents.Stat(ctx, c.Repository, c.Digest); err != nil {
+			return failure("could not look up the manifest", err)
+		}
+	}
 	v, err := p.verdict(hold, c)
-	if err != nil {
-		return nil, 0, err
+	if err == nil && !v.Allowed() {
+		return p.denial(c, v, "")
 	}
-	if !v.Allowed() {
-		return nil, 0, p.denial(c, v, "")
-	}
-	content, size, err := p.o.Released.Blob(ctx, c, d)
-	if err != nil && !oci.IsMissing(err) {
-		err = failure("could not read the blob", err)
-	}
-	return content, size, err
+	return err
 }
 
 // describe sets the headers that say what content is. It may be kept but not reused without asking: it may be withdrawn.

@@ -2,18 +2,21 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/tidewaiter/tidewaiter/access"
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/oci"
 )
@@ -134,11 +137,77 @@ func (s *shelf) Released(_ context.Context, c gate.Candidate) (bool, error) {
 	return s.once[c], nil
 }
 
+// door is the Callers and Rights of the tests. Basic credentials whose password is that of everybody make a caller of that name.
+type door struct {
+	challenge string // empty where nobody can have credentials
+	// rights are by "caller pattern"; "**" is every repository.
+	rights map[string][]access.Action
+
+	mu      sync.Mutex
+	allowed []string // guarded by mu; what was put on record, refusals too
+	fails   error    // what recording fails with
+}
+
+const everybodysPassword = "correct horse"
+
+func (d *door) Identify(r *http.Request) (access.Caller, error) {
+	name, password, ok := r.BasicAuth()
+	switch {
+	case !ok:
+		return access.Caller{Name: "anonymous"}, nil
+	case password != everybodysPassword:
+		return access.Caller{}, &oci.Error{Code: oci.CodeUnauthorized, Message: "the credentials are not good"}
+	}
+	return access.Caller{Name: "user:" + name}, nil
+}
+
+func (d *door) Welcome(caller access.Caller) error {
+	if caller.Anonymous() && d.challenge != "" {
+		return &oci.Error{Code: oci.CodeUnauthorized, Message: "who are you"}
+	}
+	return nil
+}
+
+func (d *door) Challenge(_ *http.Request, action access.Action, repo oci.Repository) string {
+	challenge := cmp.Or(d.challenge, `Basic realm="tidewaiter"`)
+	if repo == (oci.Repository{}) || d.challenge == "" {
+		return challenge
+	}
+	return challenge + `,scope="` + repo.String() + ":" + string(action) + `"`
+}
+
+func (d *door) Allow(_ context.Context, caller access.Caller, action access.Action, repo oci.Repository) error {
+	ok := d.May(caller, action, repo)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if action != access.Pull || !ok {
+		d.allowed = append(d.allowed, fmt.Sprintf("%s %s %s %t", caller.Name, action, repo, ok))
+	}
+	switch {
+	case d.fails != nil:
+		return d.fails
+	case ok:
+		return nil
+	case !caller.Anonymous():
+		return &oci.Error{Code: oci.CodeDenied, Message: "not yours"}
+	}
+	return &oci.Error{Code: oci.CodeUnauthorized, Message: "who are you"}
+}
+
+func (d *door) May(caller access.Caller, action access.Action, repo oci.Repository) bool {
+	return slices.Contains(d.rights[caller.Name+" **"], action) || slices.Contains(d.rights[caller.Name+" "+repo.String()], action)
+}
+
+func (d *door) Authors(caller access.Caller, repo oci.Repository) bool {
+	return d.May(caller, access.Push, repo) || d.May(caller, access.Sign, repo)
+}
+
 // fixture is a proxy in front of one repository with an image for every case.
 type fixture struct {
 	t *testing.T
 	*judge
 	*shelf
+	door  *door
 	log   *bytes.Buffer
 	proxy *Proxy
 }
@@ -162,11 +231,12 @@ func newFixture(t *testing.T) *fixture {
 		},
 		log: &bytes.Buffer{},
 	}
+	f.door = &door{rights: map[string][]access.Action{"anonymous **": {access.Pull}}}
 	f.proxy = New(Options{
 		Judge: f.judge, Released: f.shelf, Resolver: f.shelf, Referrers: f.shelf, History: f.shelf,
 		Log:             slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		DefaultUpstream: "docker.io", AdminURL: "https://tide.example/", Platforms: []string{"linux/amd64", "linux/arm64"},
-		Hosted: func(path string) bool { return strings.HasPrefix(path, "apps/") },
+		Callers: f.door, Rights: f.door,
 	})
 	return f
 }

@@ -31,26 +31,34 @@ type manifest struct {
 //
 // Clients resolve by HEAD and show a refusal's text only if it comes with the GET that follows. So a HEAD gives the digest and
 // starts the judging, and the GET waits for the verdict and carries the refusal. For a tag asked for by a mirror's client that is
-// not enough: it would take any refusal as a reason to ask the origin. It gets a tombstone.
-func (p *Proxy) serveManifest(w *answer, r *http.Request, q oci.Request, repo oci.Repository) error {
+// not enough: it would take any refusal as a reason to ask the origin. It gets a tombstone, unless it has yet to show who it is.
+// refused is why the caller may not ask for the repository; nil if it may.
+func (p *Proxy) serveManifest(x *exchange, r *http.Request, q oci.Request, refused error) error {
+	if errors.Is(refused, oci.ErrUnauthorized) {
+		return refused
+	}
+	if refused == nil && p.seesPending(x) {
+		return p.servePending(x, r, q)
+	}
 	mirroredTag := q.NS != "" && q.Tag != ""
 	if q.NS != "" && !mirroredTag {
-		if buried, ok := p.tombstones.find(repo, q.Digest); ok {
+		if buried, ok := p.tombstones.find(x.repo, q.Digest); ok {
 			return buried
 		}
 	}
-	var m manifest
-	var err error
-	if r.Method == http.MethodHead && !mirroredTag {
-		m, err = p.statManifest(r.Context(), q, repo)
-	} else {
-		m, err = p.openManifest(r.Context(), q, repo)
+	m, err := manifest{}, refused
+	switch {
+	case err != nil:
+	case r.Method == http.MethodHead && !mirroredTag:
+		m, err = p.statManifest(r.Context(), x, q)
+	default:
+		m, err = p.openManifest(r.Context(), x, q)
 	}
 	switch {
 	case err == nil:
-		return writeManifest(w, r, m)
+		return writeManifest(x.answer, r, m)
 	case r.Method == http.MethodHead && mirroredTag && !oci.IsMissing(err):
-		return p.writeTombstone(w, repo, err)
+		return p.writeTombstone(x.answer, x.repo, err)
 	default:
 		return err
 	}
@@ -58,8 +66,9 @@ func (p *Proxy) serveManifest(w *answer, r *http.Request, q oci.Request, repo oc
 
 // openManifest returns an allowed manifest, waiting for the verdict.
 // Errors: an oci.Error of code DENIED when it is denied; others when there is no verdict.
-func (p *Proxy) openManifest(ctx context.Context, q oci.Request, repo oci.Repository) (manifest, error) {
-	desc, stale, err := p.resolve(ctx, q, repo)
+func (p *Proxy) openManifest(ctx context.Context, x *exchange, q oci.Request) (manifest, error) {
+	repo := x.repo
+	desc, stale, err := p.resolve(ctx, x, q)
 	if err != nil {
 		return manifest{}, err
 	}
@@ -80,8 +89,9 @@ func (p *Proxy) openManifest(ctx context.Context, q oci.Request, repo oci.Reposi
 
 // statManifest returns what a manifest is, and its content only if it is known to be allowed. A digest that was released here
 // before may have been withdrawn since, and a node that holds it asks by HEAD alone: there the verdict is waited for.
-func (p *Proxy) statManifest(ctx context.Context, q oci.Request, repo oci.Repository) (manifest, error) {
-	desc, stale, err := p.resolve(ctx, q, repo)
+func (p *Proxy) statManifest(ctx context.Context, x *exchange, q oci.Request) (manifest, error) {
+	repo := x.repo
+	desc, stale, err := p.resolve(ctx, x, q)
 	if err != nil {
 		return manifest{}, err
 	}
@@ -97,7 +107,7 @@ func (p *Proxy) statManifest(ctx context.Context, q oci.Request, repo oci.Reposi
 		m.stale = stale
 		return m, err
 	}
-	if q.Digest != "" { // nobody has told its media type and size yet
+	if desc.MediaType == "" { // nobody has told it and the size yet
 		if desc, stale, err = p.o.Resolver.Resolve(ctx, repo, q.Digest.String()); err != nil {
 			return manifest{}, failure("could not look up the manifest", err)
 		}
@@ -109,15 +119,16 @@ func (p *Proxy) statManifest(ctx context.Context, q oci.Request, repo oci.Reposi
 	return manifest{desc: desc, stale: stale}, nil
 }
 
-// resolve returns the descriptor q asks for; of a digest nothing more than that.
-func (p *Proxy) resolve(ctx context.Context, q oci.Request, repo oci.Repository) (desc oci.Descriptor, stale bool, err error) {
-	if err := p.allowed(repo); err != nil {
-		return oci.Descriptor{}, false, err
+// resolve returns the descriptor q asks for; of a digest at an upstream nothing more than that.
+func (p *Proxy) resolve(ctx context.Context, x *exchange, q oci.Request) (desc oci.Descriptor, stale bool, err error) {
+	if x.isHosted() {
+		desc, err = p.resolveHosted(ctx, x, q)
+		return desc, false, err
 	}
 	if q.Digest != "" {
 		return oci.Descriptor{Digest: q.Digest}, false, nil
 	}
-	desc, stale, err = p.o.Resolver.Resolve(ctx, repo, q.Tag)
+	desc, stale, err = p.o.Resolver.Resolve(ctx, x.repo, q.Tag)
 	return desc, stale, failure("could not resolve the tag", err)
 }
 

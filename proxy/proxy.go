@@ -18,6 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tidewaiter/tidewaiter/access"
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/oci"
 )
@@ -76,8 +77,10 @@ type History interface {
 	Released(ctx context.Context, c gate.Candidate) (bool, error)
 }
 
-// Options are what a Proxy is built from. Every interface and Log are needed.
+// Options are what a Proxy is built from. Every interface and Log are needed; Hosted is nil where nothing is pushed.
 type Options struct {
+	Callers   Callers
+	Rights    Rights
 	Judge     Judge
 	Released  Released
 	Resolver  Resolver
@@ -86,8 +89,7 @@ type Options struct {
 	Log       *slog.Logger
 	// DefaultUpstream is the host of the upstream for names that say none; empty for no such upstream.
 	DefaultUpstream string
-	// Hosted reports whether the repository at path is hosted here. Nil hosts nothing.
-	Hosted func(path string) bool
+	Hosted          *Hosted
 	// AdminURL is where people find the console; denials point there. Empty for no pointer.
 	AdminURL string
 	// Hold is how long a client waits for a verdict; 0 for 55 s.
@@ -109,7 +111,7 @@ type Proxy struct {
 // New returns a Proxy. It panics when an option it cannot do without is missing.
 func New(o Options) *Proxy {
 	for name, missing := range map[string]bool{
-		"Judge": o.Judge == nil, "Released": o.Released == nil, "Resolver": o.Resolver == nil,
+		"Callers": o.Callers == nil, "Rights": o.Rights == nil, "Judge": o.Judge == nil, "Released": o.Released == nil, "Resolver": o.Resolver == nil,
 		"Referrers": o.Referrers == nil, "History": o.History == nil, "Log": o.Log == nil,
 	} {
 		if missing {
@@ -147,52 +149,74 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = p.serve(x, r, q)
 	}
 	if err != nil {
-		x.err = err
-		writeError(x.answer, err)
+		p.refuse(x, r, err)
 	}
 }
 
+// refuse answers with err.
+func (p *Proxy) refuse(x *exchange, r *http.Request, err error) {
+	x.err = err
+	if answerTo(err).Status() == http.StatusUnauthorized {
+		// Never the upstream's challenge: it would have the client send us another registry's password.
+		x.answer.Header().Set("WWW-Authenticate", p.o.Callers.Challenge(r, actionOf(x.request), x.repo))
+	}
+	writeError(x.answer, err)
+}
+
 // serve answers q. An error it returns is answered by the caller; nothing has been written then.
-func (p *Proxy) serve(x *exchange, r *http.Request, q oci.Request) error {
+func (p *Proxy) serve(x *exchange, r *http.Request, q oci.Request) (err error) {
+	if err := p.identify(x, r); err != nil {
+		return err
+	}
 	switch q.Kind {
 	case oci.KindPing:
-		return writeJSON(x.answer, "application/json", struct{}{})
-	case oci.KindCatalog: // it is no part of the specification, and what others pulled is none of a client's business
-		return &oci.Error{Code: oci.CodeNameUnknown, Message: "there is no catalog here: ask the upstream, or see the console"}
+		return p.ping(x)
+	case oci.KindCatalog:
+		return p.serveCatalog(x, r, q)
 	}
-	repo, err := q.Repository(p.o.DefaultUpstream, p.o.Hosted)
+	if x.repo, err = q.Repository(p.o.DefaultUpstream, p.hosts); err != nil {
+		return err
+	}
+	if err := p.introduced(x, r); err != nil {
+		return err
+	}
+	switch {
+	case q.Pushes() && x.isHosted():
+		return p.servePush(x, r, q)
+	case q.Pushes():
+		return pushRefused(x.repo)
+	}
+	err = p.readable(r.Context(), x)
+	if q.Kind == oci.KindManifest {
+		return p.serveManifest(x, r, q, err)
+	}
 	if err != nil {
 		return err
 	}
-	x.repo = repo
-	if q.Pushes() {
-		return pushRefused(repo)
-	}
 	switch q.Kind {
-	case oci.KindManifest:
-		return p.serveManifest(x.answer, r, q, repo)
 	case oci.KindBlob:
-		return p.serveBlob(x.answer, r, q, repo)
+		return p.serveBlob(x, r, q)
 	case oci.KindTags:
-		return p.serveTags(x.answer, r, q, repo)
+		return p.serveTags(x, r, q)
 	case oci.KindReferrers:
-		return p.serveReferrers(x.answer, r, q, repo)
+		return p.serveReferrers(x, r, q)
 	default:
 		return &oci.Error{Code: oci.CodeUnsupported, Message: "the request is not supported"}
 	}
 }
 
 func pushRefused(repo oci.Repository) error {
-	message := repo.String() + " cannot be changed through this address"
-	if repo.Upstream != "" {
-		message = repo.String() + " belongs to an upstream and can only be read here; push to " + repo.Upstream + " itself"
-	}
+	message := repo.String() + " belongs to an upstream and can only be read here; push to " + repo.Upstream + " itself"
 	return &oci.Error{Code: oci.CodeUnsupported, Message: message}
 }
 
-// allowed returns nil if clients may ask for repo at all, else what to answer.
-func (p *Proxy) allowed(repo oci.Repository) error {
-	err := p.o.Resolver.Allowed(repo)
+// readable returns nil if the caller may ask for the exchange's repository at all, else what to answer. What the allowlist says is for
+// those alone who may pull what it names.
+func (p *Proxy) readable(ctx context.Context, x *exchange) error {
+	if err := p.allow(ctx, x, access.Pull); err != nil || x.isHosted() {
+		return err
+	}
+	err := p.o.Resolver.Allowed(x.repo)
 	if isDenial(err) {
 		return err
 	}

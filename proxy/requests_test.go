@@ -47,7 +47,6 @@ func TestEndpoints(t *testing.T) {
 		{"no asking after an upload", "GET", "/v2/docker.io/library/app/blobs/uploads/s", 405, errorBody("UNSUPPORTED", readOnly)},
 		{"no delete of a manifest", "DELETE", "/v2/docker.io/library/app/manifests/v1", 405, errorBody("UNSUPPORTED", readOnly)},
 		{"no delete of a blob", "DELETE", "/v2/docker.io/library/app/blobs/" + digest, 405, errorBody("UNSUPPORTED", readOnly)},
-		{"no push through here to a hosted repository either", "PUT", "/v2/apps/web/manifests/v1", 405, errorBody("UNSUPPORTED", "apps/web cannot be changed through this address")},
 		{"an upstream nobody configured", "GET", "/v2/evil.example/app/manifests/v1", 403,
 			errorBody("DENIED", "evil.example/app is not on the allowlist: its upstream is not configured")},
 		{"its tags", "GET", "/v2/evil.example/app/tags/list", 403,
@@ -115,14 +114,14 @@ func TestTagsPages(t *testing.T) {
 	t.Run("no page is larger than the largest", func(t *testing.T) {
 		f := newFixture(t)
 		f.listed = nil
-		for i := range maxTagsPage + 1 {
+		for i := range maxPage + 1 {
 			f.listed = append(f.listed, fmt.Sprint("v", i))
 		}
 		for _, query := range []string{"", "?n=5000"} {
 			w := f.do("GET", "/v2/library/app/tags/list"+query)
 			var page struct{ Tags []string }
 			decode(t, w.Body.Bytes(), &page)
-			if len(page.Tags) != maxTagsPage || w.Header().Get("Link") == "" {
+			if len(page.Tags) != maxPage || w.Header().Get("Link") == "" {
 				t.Errorf("%q: %d tags, Link %q", query, len(page.Tags), w.Header().Get("Link"))
 			}
 		}
@@ -330,6 +329,7 @@ func gather(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 func TestNewRefusesToBeIncomplete(t *testing.T) {
 	f := newFixture(t)
 	for name, forget := range map[string]func(*Options){
+		"Callers": func(o *Options) { o.Callers = nil }, "Rights": func(o *Options) { o.Rights = nil },
 		"Judge": func(o *Options) { o.Judge = nil }, "Released": func(o *Options) { o.Released = nil },
 		"Resolver": func(o *Options) { o.Resolver = nil }, "Referrers": func(o *Options) { o.Referrers = nil },
 		"History": func(o *Options) { o.History = nil }, "Log": func(o *Options) { o.Log = nil },

@@ -159,10 +159,7 @@ func writeError(w http.ResponseWriter, err error) {
 	e := answerTo(err)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Del("Warning") // it was about content that is not sent
-	switch e.Status() {
-	case http.StatusUnauthorized: // never the upstream's challenge: it would have the client send us another registry's password
-		w.Header().Set("WWW-Authenticate", `Basic realm="tidewaiter"`)
-	case http.StatusMethodNotAllowed:
+	if e.Status() == http.StatusMethodNotAllowed {
 		w.Header().Set("Allow", "GET, HEAD")
 	}
 	oci.WriteError(w, e)

@@ -1,9 +1,10 @@
-// Package quarantine owns the bytes Tidewaiter holds: it fetches them, checks every one against its digest, stores them, and serves
-// none until it is told to.
+// Package quarantine owns the bytes Tidewaiter holds: it fetches them, or takes them from those who push, checks every one against its
+// digest, stores them, and serves none until it is told to.
 //
 // It promises that what it hands out belongs to its digest, that a blob is fetched once however many ask for it, that a repository
-// gets no blob its own upstream would not have given it, and that [Released], the view the proxy has, opens nothing but what an
-// admission names. It must not decide anything itself.
+// gets no blob its own upstream would not have given it, or if it is hosted here, that was not pushed to it, and that [Released], the
+// view the proxy has, opens nothing but what an admission names. [Pushed], the view of those who may push, opens nothing but what
+// hosted repositories have. It must not decide anything itself.
 package quarantine
 
 import (
@@ -103,15 +104,40 @@ func (q *Quarantine) Hold(ctx context.Context, c gate.Candidate) (gate.Held, err
 	if held, ok := q.manifests.get(c); ok {
 		return held, nil
 	}
+	held, err := q.holdStored(ctx, c)
+	if !errors.Is(err, errNotHeld) {
+		return held, err
+	}
+	if isHosted(c.Repository) { // there is nobody else to ask
+		return gate.Held{}, oci.ErrNotFound
+	}
+	content, err := q.fetchManifest(ctx, c)
+	if err != nil {
+		return gate.Held{}, err
+	}
+	return q.parse(c, content)
+}
+
+// holdStored returns a manifest that is stored. Errors: errNotHeld.
+func (q *Quarantine) holdStored(ctx context.Context, c gate.Candidate) (gate.Held, error) {
 	content, err := q.store.manifest(ctx, c)
 	if err != nil {
-		if !errors.Is(err, errNotHeld) {
-			return gate.Held{}, err
-		}
-		if content, err = q.fetchManifest(ctx, c); err != nil {
-			return gate.Held{}, err
-		}
+		return gate.Held{}, err
 	}
+	held, err := q.parse(c, content)
+	if err != nil || !isHosted(c.Repository) {
+		return held, err
+	}
+	// What was deleted while it was read must not be remembered. Whoever deletes it forgets it last, so one of the two does.
+	if err := q.store.hasManifest(ctx, c); err != nil {
+		q.manifests.remove(c)
+		return gate.Held{}, err
+	}
+	return held, nil
+}
+
+// parse returns a manifest parsed, and remembers it.
+func (q *Quarantine) parse(c gate.Candidate, content oci.Content) (gate.Held, error) {
 	m, err := oci.ParseManifest(content.MediaType, content.Raw)
 	if err != nil {
 		return gate.Held{}, err
@@ -145,6 +171,9 @@ const openAttempts = 3
 
 // Open implements [gate.Bytes].
 func (q *Quarantine) Open(ctx context.Context, c gate.Candidate, desc oci.Descriptor) (io.ReadCloser, error) {
+	if isHosted(c.Repository) {
+		return q.openPushed(ctx, c, desc)
+	}
 	for range openAttempts {
 		if r, err := q.openStored(ctx, c, desc); !errors.Is(err, errNotHeld) {
 			return r, err
@@ -154,6 +183,19 @@ func (q *Quarantine) Open(ctx context.Context, c gate.Candidate, desc oci.Descri
 		}
 	}
 	return nil, fmt.Errorf("opening %s: %w", desc.Digest, errNotHeld)
+}
+
+// openPushed opens a blob of a hosted repository. Who has it is looked up each time: it can be deleted, also by another process.
+// Errors: oci.ErrBlobUnknown.
+func (q *Quarantine) openPushed(ctx context.Context, c gate.Candidate, desc oci.Descriptor) (io.ReadCloser, error) {
+	if err := q.claimPushed(ctx, c, desc.Digest); err != nil {
+		return nil, err
+	}
+	r, err := q.openIntact(ctx, desc)
+	if errors.Is(err, errNotHeld) {
+		return nil, oci.ErrBlobUnknown
+	}
+	return r, err
 }
 
 // openStored opens a blob that is stored already. Errors: errNotHeld when it is not there, or is not what it should be any more.
@@ -293,13 +335,20 @@ func (q *Quarantine) Withdraw(ctx context.Context, c gate.Candidate, drop bool) 
 	if err := q.drop(ctx, c, c.Digest); err != nil {
 		return fmt.Errorf("dropping %s: %w", c.Digest, err)
 	}
+	defer q.manifests.remove(c)
 	return q.store.removeManifest(ctx, c)
 }
 
 // drop gives up c's claim on a blob, and removes the blob when that was the last one.
 func (q *Quarantine) drop(ctx context.Context, c gate.Candidate, d oci.Digest) error {
 	q.claimed.remove(claimKey{c, d})
-	left, err := q.store.unclaim(ctx, c, d)
+	return q.dropClaim(ctx, d, claimName(c))
+}
+
+// dropClaim gives up the claim called name on a blob, and removes the blob when that was the last one. The caller holds the lock on
+// claims for writing.
+func (q *Quarantine) dropClaim(ctx context.Context, d oci.Digest, name string) error {
+	left, err := q.store.unclaim(ctx, d, name)
 	if err != nil || left > 0 {
 		return err
 	}

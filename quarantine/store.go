@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
@@ -26,6 +27,7 @@ const (
 	blobsPath     = "/docker/registry/v2/blobs/sha256"
 	manifestsPath = "/tidewaiter/manifests"
 	claimsPath    = "/tidewaiter/claims"
+	uploadsPath   = "/tidewaiter/uploads"
 )
 
 // store knows where bytes lie. It checks nothing and locks nothing.
@@ -188,16 +190,44 @@ func (s *store) claimed(ctx context.Context, c gate.Candidate, d oci.Digest) (cl
 
 // claim notes that c's repository has been seen to have the blob, and that c needs it.
 func (s *store) claim(ctx context.Context, c gate.Candidate, d oci.Digest) error {
-	return s.driver.PutContent(ctx, path.Join(claimsOf(d), claimName(c)), []byte(c.String()))
+	return s.putClaim(ctx, d, claimName(c), c.String())
 }
 
-// unclaim gives up c's claim and returns how many are left.
-func (s *store) unclaim(ctx context.Context, c gate.Candidate, d oci.Digest) (left int, err error) {
-	if err := s.remove(ctx, path.Join(claimsOf(d), claimName(c))); err != nil {
+// putClaim writes the claim called name, and whose it is for people to read.
+func (s *store) putClaim(ctx context.Context, d oci.Digest, name, whose string) error {
+	return s.driver.PutContent(ctx, path.Join(claimsOf(d), name), []byte(whose))
+}
+
+// unclaim gives up the claim called name and returns how many are left.
+func (s *store) unclaim(ctx context.Context, d oci.Digest, name string) (left int, err error) {
+	if err := s.remove(ctx, path.Join(claimsOf(d), name)); err != nil {
 		return 0, err
 	}
 	names, err := s.claimNames(ctx, d)
 	return len(names), err
+}
+
+// claimsOn returns the claims of repo on a blob. That a manifest claims itself makes it no blob of the repository.
+func (s *store) claimsOn(ctx context.Context, repo oci.Repository, d oci.Digest) ([]string, error) {
+	names, err := s.claimNames(ctx, d)
+	mine, itself := repositoryMark(repo), claimName(gate.Candidate{Repository: repo, Digest: d})
+	return slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, mine) || name == itself }), err
+}
+
+// possessed returns the size of a stored blob that repo has. Errors: errNotHeld when it has not.
+func (s *store) possessed(ctx context.Context, repo oci.Repository, d oci.Digest) (int64, error) {
+	info, err := s.driver.Stat(ctx, blobPath(d))
+	if isNotFound(err) {
+		return 0, errNotHeld
+	}
+	if err != nil {
+		return 0, err
+	}
+	claims, err := s.claimsOn(ctx, repo, d)
+	if err == nil && len(claims) == 0 {
+		err = errNotHeld
+	}
+	return info.Size(), err
 }
 
 func (s *store) claimNames(ctx context.Context, d oci.Digest) ([]string, error) {

@@ -25,6 +25,9 @@ type Advisories struct {
 	maxAge time.Duration
 	now    func() time.Time
 
+	// awaits says that there may be nothing at path yet.
+	awaits bool
+
 	// reloading admits one Reload or Close at a time, and guards path, which is empty when there is nothing to load.
 	reloading sync.Mutex
 	path      string
@@ -32,9 +35,10 @@ type Advisories struct {
 	current atomic.Pointer[advisoryData]
 }
 
-// OpenAdvisories opens the advisory data at path: a trivy-db file, or the directory that holds it as trivy.db. Beside the file may
-// lie metadata.json, which says when it was built (without it, the file's own modification time counts), and a directory osv of
-// OSV records, one a file, which add to what the database says and never take away from it.
+// OpenAdvisories opens the advisory data at path: a trivy-db file, or the directory that holds it as trivy.db, or one in which the
+// link "current" leads to such a directory. Beside the file may lie metadata.json, which says when it was built (without it, the file's
+// own modification time counts), and a directory osv of OSV records, one a file, which add to what the database says and never take
+// away from it.
 //
 // Data older than maxAge does not count; zero is no limit. An empty path is the absence of data: everything is then a gap.
 //
@@ -54,6 +58,16 @@ func OpenAdvisories(ctx context.Context, path string, maxAge time.Duration, now 
 	return a, nil
 }
 
+// AwaitAdvisories is [OpenAdvisories] for data that may not be there yet: as long as it is not, that is the absence of data and no
+// error, and the first Reload that finds it opens it.
+func AwaitAdvisories(ctx context.Context, path string, maxAge time.Duration, now func() time.Time) (*Advisories, error) {
+	a := &Advisories{path: path, maxAge: maxAge, now: now, awaits: true}
+	if _, err := a.Reload(ctx); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
 // Snapshot returns the identity of the data [Advisories.Match] would use now; the zero Snapshot when there is none.
 func (a *Advisories) Snapshot() gate.Snapshot {
 	if data := a.current.Load(); data != nil {
@@ -66,8 +80,8 @@ func (a *Advisories) Snapshot() gate.Snapshot {
 // snapshot is another one now. When it fails the old data stays in use. The old file is closed when the last Match that reads it
 // has ended, before Reload returns.
 //
-// Files are to be replaced by renaming, trivy.db before metadata.json: a file written over where it lies is one that Match reads
-// half of.
+// Files are to be replaced by renaming, trivy.db before metadata.json, or the link by another: a file written over where it lies is one
+// that Match reads half of.
 func (a *Advisories) Reload(ctx context.Context) (changed bool, err error) {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
@@ -76,6 +90,9 @@ func (a *Advisories) Reload(ctx context.Context) (changed bool, err error) {
 		return false, nil
 	}
 	data, err := openAdvisoryData(ctx, a.path, a.maxAge, a.now())
+	if a.awaits && old == nil && errors.Is(err, errNoDatabase) {
+		return false, nil
+	}
 	if err != nil {
 		return false, fmt.Errorf("reloading advisories %s: %w", a.path, err)
 	}

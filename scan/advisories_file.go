@@ -27,6 +27,8 @@ const (
 	databaseName = "trivy.db"
 	metadataName = "metadata.json"
 	overlayName  = "osv"
+	// currentName is a link to the directory of the three above that counts, where several are kept. Turning it replaces all at once.
+	currentName = "current"
 )
 
 // databaseSchema is the only version of trivy-db's layout this package reads.
@@ -43,7 +45,11 @@ const (
 	digestBlockBytes = 1 << 20
 )
 
-var errClosed = errors.New("advisory file is closed")
+var (
+	errClosed = errors.New("advisory file is closed")
+	// errNoDatabase says that there is nothing where the database should be. It comes with the error of the file system.
+	errNoDatabase = errors.New("there is no advisory database")
+)
 
 // advisoryData is one state of the advisory files, opened. It is never modified.
 type advisoryData struct {
@@ -66,8 +72,15 @@ type advisoryFile struct {
 func findAdvisoryFiles(path string) (advisoryFiles, error) {
 	info, err := os.Stat(path)
 	if err == nil && info.IsDir() {
+		// The link is followed once, so that all files are of one directory should it be turned meanwhile.
+		if current, err := filepath.EvalSymlinks(filepath.Join(path, currentName)); err == nil {
+			path = current
+		}
 		path = filepath.Join(path, databaseName)
 		info, err = os.Stat(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", errNoDatabase, err)
 	}
 	if err != nil {
 		return nil, err

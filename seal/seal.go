@@ -100,6 +100,13 @@ func (k Key) Open(context string, sealed []byte) ([]byte, error) {
 	return value, nil
 }
 
+// Mark returns the mark alone: what a value is known by that is kept apart from it, such as a line of a file people read. It is 32
+// bytes, to be compared by hmac.Equal. It panics when k is the zero Key.
+func (k Key) Mark(context string, value []byte) []byte {
+	k.mustCount()
+	return k.appendMark(nil, context, value)
+}
+
 // appendMark appends the HMAC of context and value. The length of the context goes first, so no byte can pass from one to the other.
 func (k Key) appendMark(dst []byte, context string, value []byte) []byte {
 	mac := hmac.New(sha256.New, k.secret)

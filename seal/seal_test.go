@@ -151,6 +151,7 @@ func TestNewKeyKeepsNoReferenceToTheSecret(t *testing.T) {
 func TestZeroKeyMustNotSeal(t *testing.T) {
 	for name, use := range map[string]func(){
 		"Seal":   func() { seal.Key{}.Seal("context", nil) },
+		"Mark":   func() { seal.Key{}.Mark("context", nil) },
 		"Derive": func() { seal.Key{}.Derive("purpose") },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -161,6 +162,21 @@ func TestZeroKeyMustNotSeal(t *testing.T) {
 			}()
 			use()
 		})
+	}
+}
+
+func TestMarkIsThatOfTheSealedValue(t *testing.T) {
+	key := newKey(t, 1)
+	sealed, mark := key.Seal("context", []byte("value")), key.Mark("context", []byte("value"))
+	if !bytes.Equal(sealed[4:36], mark) {
+		t.Errorf("got %x, want the mark in %x", mark, sealed)
+	}
+	for name, other := range map[string][]byte{
+		"context": key.Mark("contex", []byte("tvalue")), "value": key.Mark("context", []byte("valu")), "key": newKey(t, 2).Mark("context", []byte("value")),
+	} {
+		if bytes.Equal(mark, other) {
+			t.Errorf("another %s has the same mark", name)
+		}
 	}
 }
 

@@ -47,7 +47,7 @@ func (b *bench) underAtt(t testing.TB, layers ...blob) oci.Digest {
 	t.Helper()
 	m := holder("", "", layers...)
 	m.Config.MediaType = oci.MediaTypeConfig
-	return b.tag(t, b.repo, b.fallbackTag()+".att", m, layers...)
+	return b.tag(t, b.repo, b.attTag(), m, layers...)
 }
 
 // envelopeLayer returns a statement in an envelope signed with a key, as the layer of a legacy attestation.
@@ -183,7 +183,7 @@ func TestOnlyWhatIsWanted(t *testing.T) {
 	b.good(t)
 	b.legacy(t, b.goodLayer(t))
 	b.underAtt(t, envelopeLayer(t, b.release, saying(sbomType, "{}", b.digest)))
-	if got := b.attest(t, gate.Wanted{Signatures: []string{"release"}}); len(got.Signatures) != 2 || b.asked("manifest "+b.fallbackTag()+".att") {
+	if got := b.attest(t, gate.Wanted{Signatures: []string{"release"}}); len(got.Signatures) != 2 || b.asked("manifest "+b.attTag()) {
 		t.Errorf("got %v, asked for %q", got, b.reads)
 	}
 	b.reads = nil

@@ -1,17 +1,10 @@
 package signing_test
 
 import (
-	"bytes"
-	"context"
 	"crypto"
 	"crypto/elliptic"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
-	"errors"
-	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,52 +16,18 @@ import (
 	"github.com/tidewaiter/tidewaiter/internal/ocitest"
 	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/signing"
+	"github.com/tidewaiter/tidewaiter/upstream"
 )
 
-// overHTTP reads a registry on loopback, only as well as a well-behaved one needs.
-type overHTTP struct{ url string }
-
-func (r overHTTP) get(ctx context.Context, path string, args ...any) (content oci.Content, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url+"/v2/"+fmt.Sprintf(path, args...), nil)
+// overHTTP returns a registry on loopback as an upstream.
+func overHTTP(t *testing.T, r *ocitest.Registry) signing.Registry {
+	t.Helper()
+	registries, err := upstream.New([]upstream.Config{{Host: r.Host(), URL: r.URL(), UnsafePrivateAddresses: true}}, upstream.Options{})
 	if err != nil {
-		return oci.Content{}, err
+		t.Fatal(err)
 	}
-	req.Header["Accept"] = oci.ManifestMediaTypes()
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return oci.Content{}, err
-	}
-	defer func() { err = errors.Join(err, resp.Body.Close()) }()
-	switch resp.StatusCode {
-	case http.StatusOK:
-	case http.StatusNotFound:
-		return oci.Content{}, oci.ErrNotFound
-	default:
-		return oci.Content{}, fmt.Errorf("%s: %s", req.URL, resp.Status)
-	}
-	raw, err := oci.ReadBounded(resp.Body, oci.MaxManifestBytes)
-	return oci.Content{MediaType: oci.BaseMediaType(resp.Header.Get("Content-Type")), Digest: oci.FromBytes(raw), Raw: raw}, err
-}
-
-func (r overHTTP) Manifest(ctx context.Context, repo oci.Repository, reference string) (oci.Content, error) {
-	return r.get(ctx, "%s/manifests/%s", repo.Path, reference)
-}
-
-func (r overHTTP) Blob(ctx context.Context, repo oci.Repository, desc oci.Descriptor) (io.ReadCloser, error) {
-	content, err := r.get(ctx, "%s/blobs/%s", repo.Path, desc.Digest)
-	return io.NopCloser(bytes.NewReader(content.Raw)), err
-}
-
-func (r overHTTP) Referrers(ctx context.Context, repo oci.Repository, subject oci.Digest) ([]oci.Descriptor, error) {
-	content, err := r.get(ctx, "%s/referrers/%s", repo.Path, subject)
-	if err != nil {
-		return nil, err
-	}
-	var index struct {
-		Manifests []oci.Descriptor `json:"manifests"`
-	}
-	err = json.Unmarshal(content.Raw, &index)
-	return index.Manifests, err
+	t.Cleanup(registries.Close)
+	return registries
 }
 
 // findCosign returns the path of the real client. Where it has to be there, that it is not is a failure.
@@ -155,19 +114,19 @@ func TestRealCosign(t *testing.T) {
 				t.Fatal(err)
 			}
 			cosign(t, client, dir, "import-key-pair", "--key", writeKey(t, dir, tc.key))
-			upstream, err := ocitest.StartRegistry(ocitest.Options{NoReferrers: tc.noAPI})
+			remote, err := ocitest.StartRegistry(ocitest.Options{NoReferrers: tc.noAPI})
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(upstream.Close)
-			image, err := upstream.PushImage("acme/app", "v1", ocitest.Image{})
+			t.Cleanup(remote.Close)
+			image, err := remote.PushImage("acme/app", "v1", ocitest.Image{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			cosign(t, client, dir, slices.Concat(tc.command, []string{upstream.Host() + "/acme/app@" + image.Digest.String()})...)
+			cosign(t, client, dir, slices.Concat(tc.command, []string{remote.Host() + "/acme/app@" + image.Digest.String()})...)
 
 			v, err := signing.New(signing.Options{
-				Registry: overHTTP{upstream.URL()},
+				Registry: overHTTP(t, remote),
 				Roots: func() *gate.TrustRoots {
 					return &gate.TrustRoots{Authorities: []gate.Authority{authorityOf(t, "release", tc.key), authorityOf(t, "stranger", newP256(t))}}
 				},
@@ -175,7 +134,7 @@ func TestRealCosign(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := gate.Candidate{Repository: oci.Repository{Upstream: upstream.Host(), Path: "acme/app"}, Digest: image.Digest}
+			c := gate.Candidate{Repository: oci.Repository{Upstream: remote.Host(), Path: "acme/app"}, Digest: image.Digest}
 			got, err := v.Verify(t.Context(), c, gate.Wanted{Signatures: []string{"release", "stranger"}})
 			if err != nil {
 				t.Fatal(err)
@@ -186,7 +145,7 @@ func TestRealCosign(t *testing.T) {
 				}
 				return
 			}
-			if _, onTag := upstream.Manifest("acme/app", "sha256-"+image.Digest.Encoded()+".sig"); onTag != tc.onTag {
+			if _, onTag := remote.Manifest("acme/app", "sha256-"+image.Digest.Encoded()+".sig"); onTag != tc.onTag {
 				t.Fatalf("a .sig tag: got %v, want %v; the client stored the signature in another way than was to be tried", onTag, tc.onTag)
 			}
 			if len(got.Signatures) != 1 || got.Signatures[0].Format != tc.format || got.Signatures[0].Authority != "release" || len(got.Rejections) != 0 {
@@ -221,18 +180,18 @@ func TestRealCosignAttestations(t *testing.T) {
 			}
 			key := newP256(t)
 			cosign(t, client, dir, "import-key-pair", "--key", writeKey(t, dir, key))
-			upstream, err := ocitest.StartRegistry(ocitest.Options{NoReferrers: tc.noAPI})
+			remote, err := ocitest.StartRegistry(ocitest.Options{NoReferrers: tc.noAPI})
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(upstream.Close)
-			image, err := upstream.PushImage("acme/app", "v1", ocitest.Image{})
+			t.Cleanup(remote.Close)
+			image, err := remote.PushImage("acme/app", "v1", ocitest.Image{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			cosign(t, client, dir, slices.Concat(tc.command, []string{upstream.Host() + "/acme/app@" + image.Digest.String()})...)
+			cosign(t, client, dir, slices.Concat(tc.command, []string{remote.Host() + "/acme/app@" + image.Digest.String()})...)
 			v, err := signing.New(signing.Options{
-				Registry: overHTTP{upstream.URL()},
+				Registry: overHTTP(t, remote),
 				Roots: func() *gate.TrustRoots {
 					return &gate.TrustRoots{Authorities: []gate.Authority{authorityOf(t, "release", key)}}
 				},
@@ -240,7 +199,7 @@ func TestRealCosignAttestations(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := gate.Candidate{Repository: oci.Repository{Upstream: upstream.Host(), Path: "acme/app"}, Digest: image.Digest}
+			c := gate.Candidate{Repository: oci.Repository{Upstream: remote.Host(), Path: "acme/app"}, Digest: image.Digest}
 			wanted := sboms("release")
 			wanted.Signatures, wanted.VEX = []string{"release"}, []string{"release"}
 			got, err := v.Verify(t.Context(), c, wanted)

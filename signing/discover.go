@@ -52,14 +52,10 @@ func (s *search) discover(ctx context.Context) ([]offer, error) {
 	return s.affordable(append(slices.Concat(found[:onTags]...), others...)), nil
 }
 
-// tagOf returns the tag under which clients keep what belongs to d where there is no referrers API (distribution-spec, Referrers Tag
-// Schema; cosign appends a suffix to it).
-func tagOf(d oci.Digest) string { return d.Algorithm().String() + "-" + d.Encoded() }
-
 // onTag returns what is kept in place under the image's tag with a suffix: legacy signatures under ".sig", legacy attestations under
 // ".att". That there is no such tag is a fact.
 func (s *search) onTag(ctx context.Context, place oci.Repository, suffix string) ([]offer, error) {
-	tag := tagOf(s.Digest) + suffix
+	tag := s.Digest.Algorithm().String() + "-" + s.Digest.Encoded() + suffix // as cosign names it
 	content, err := s.registry.Manifest(ctx, place, tag)
 	switch {
 	case oci.IsMissing(err):
@@ -85,12 +81,7 @@ func (s *search) onTag(ctx context.Context, place oci.Repository, suffix string)
 // onReferrers returns the signatures in manifests of place that refer to the image.
 func (s *search) onReferrers(ctx context.Context, place oci.Repository) ([]offer, error) {
 	listed, err := s.registry.Referrers(ctx, place, s.Digest)
-	if oci.IsMissing(err) {
-		// Only this says that there is no referrers API. Any other failure could be a registry, or somebody before it, that keeps us
-		// from seeing what the API would list.
-		listed, err = s.onFallbackTag(ctx, place)
-	}
-	if err != nil {
+	if err != nil { // even that there is nothing there: it would be a list
 		return nil, fmt.Errorf("listing what refers to the image in %s: %w", place, err)
 	}
 	opened := s.worthOpening(listed)
@@ -103,31 +94,6 @@ func (s *search) onReferrers(ctx context.Context, place oci.Repository) ([]offer
 		return nil, err
 	}
 	return slices.Concat(found...), nil
-}
-
-// onFallbackTag returns what the index under the image's fallback tag lists. Clients write that index themselves where the registry
-// has no referrers API.
-func (s *search) onFallbackTag(ctx context.Context, place oci.Repository) ([]oci.Descriptor, error) {
-	tag := tagOf(s.Digest)
-	content, err := s.registry.Manifest(ctx, place, tag)
-	switch {
-	case oci.IsMissing(err):
-		return nil, nil
-	case isMalformed(err):
-		s.reject("", "", fmt.Errorf("the tag %s: %w", tag, err))
-		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("reading the tag %s: %w", tag, err)
-	}
-	m, err := oci.ParseManifest(content.MediaType, content.Raw)
-	if err == nil && m.MediaType != oci.MediaTypeIndex {
-		err = errors.New("it is not an index")
-	}
-	if err != nil {
-		s.reject(oci.FromBytes(content.Raw), "", fmt.Errorf("the tag %s: %w", tag, err))
-		return nil, nil
-	}
-	return m.Manifests, nil
 }
 
 // worthOpening returns the listed manifests that may hold signatures, each once, as many and as large as are read. The smallest come

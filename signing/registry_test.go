@@ -16,9 +16,7 @@ import (
 
 // registry is a registry in memory that answers what a test tells it to.
 type registry struct {
-	// noAPI makes it one without the referrers API.
-	noAPI bool
-	// listed replaces what the referrers API lists; nil lists what was attached.
+	// listed replaces what is listed as referring to the image; nil lists what was attached.
 	listed []oci.Descriptor
 	// fails maps what is asked for, as in reads, to the error it is answered with.
 	fails map[string]error
@@ -81,9 +79,6 @@ func (r *registry) Blob(ctx context.Context, _ oci.Repository, desc oci.Descript
 func (r *registry) Referrers(ctx context.Context, repo oci.Repository, subject oci.Digest) ([]oci.Descriptor, error) {
 	if err := r.ask(ctx, "referrers"); err != nil {
 		return nil, err
-	}
-	if r.noAPI {
-		return nil, oci.ErrNotFound
 	}
 	if r.listed != nil {
 		return r.listed, nil
@@ -166,8 +161,8 @@ func (b *bench) verify(t testing.TB, authorities ...string) (gate.SignatureEvide
 	return v.Verify(t.Context(), b.candidate(), gate.Wanted{Signatures: authorities})
 }
 
-func (b *bench) sigTag() string      { return "sha256-" + b.digest.Encoded() + ".sig" }
-func (b *bench) fallbackTag() string { return "sha256-" + b.digest.Encoded() }
+func (b *bench) sigTag() string { return "sha256-" + b.digest.Encoded() + ".sig" }
+func (b *bench) attTag() string { return "sha256-" + b.digest.Encoded() + ".att" }
 
 // bundle attaches a bundle by its raw JSON and returns the referrer's digest.
 func (b *bench) bundle(t testing.TB, raw []byte) oci.Digest {

@@ -39,8 +39,10 @@ type Registry interface {
 	// Blob opens a blob. Its bytes are not verified.
 	// Errors: oci.ErrBlobUnknown only if the registry says that there is none.
 	Blob(ctx context.Context, repo oci.Repository, desc oci.Descriptor) (io.ReadCloser, error)
-	// Referrers returns what the referrers API lists for subject, all pages of it.
-	// Errors: oci.ErrNotFound only if the registry has no such API.
+	// Referrers returns what the registry lists as referring to subject, in every place where it or its clients keep such a list: all
+	// pages of the referrers API and the index under the fallback tag (distribution-spec, Referrers Tag Schema). None hides what
+	// another lists. Nil means that it was possible to look, and that there is nothing.
+	// Errors: any error means that it was not possible to look in some place.
 	Referrers(ctx context.Context, repo oci.Repository, subject oci.Digest) ([]oci.Descriptor, error)
 }
 

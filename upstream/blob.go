@@ -76,13 +76,17 @@ func (rs *Registries) locateBlob(repo oci.Repository, desc oci.Descriptor) (*reg
 	if err != nil {
 		return nil, err
 	}
+	return r, checkBlob(desc)
+}
+
+func checkBlob(desc oci.Descriptor) error {
 	if _, err := oci.ParseDigest(desc.Digest.String()); err != nil {
-		return nil, err
+		return err
 	}
 	if desc.Size < 0 {
-		return nil, fmt.Errorf("blob %s has a negative size: %w", desc.Digest, oci.ErrManifestInvalid)
+		return fmt.Errorf("blob %s has a negative size: %w", desc.Digest, oci.ErrManifestInvalid)
 	}
-	return r, nil
+	return nil
 }
 
 func blobRequest(method string, repo oci.Repository, desc oci.Descriptor, from int64) request {

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -16,6 +17,17 @@ import (
 // a few times a day, and Docker Hub counts requests by the six hours.
 const DefaultTagTTL = 5 * time.Minute
 
+// identityToken is the user name of credentials whose password is exchanged for access tokens instead of being presented.
+const identityToken = "<token>"
+
+// Credentials tell what an upstream knows us by. Implementations are safe for concurrent use.
+type Credentials interface {
+	// Credential returns a user name and a password that count now, neither empty. It is called for every request that presents them,
+	// so it answers from memory. The user name "<token>" says that the password is an identity token, which only goes to a realm.
+	// Errors: any means that they cannot be had now; the upstream is then not asked, least of all without them.
+	Credential(ctx context.Context) (username, password string, err error)
+}
+
 // Config is one upstream as the operator writes it.
 type Config struct {
 	// Host is the name clients use, lower case, with a port if it has one: "docker.io".
@@ -30,6 +42,8 @@ type Config struct {
 	// be rotated. They are offered to the URL's host and the Realms; mirrors are asked without.
 	Username     string
 	PasswordFile string
+	// Credentials tell the credentials in place of Username and PasswordFile; nil for none.
+	Credentials Credentials
 	// CAFile holds PEM certificates that are trusted for this upstream beside those of the system. Empty for none.
 	CAFile string
 	// Allow lists the repositories clients may ask for, as patterns over the names at the upstream: "library/*". Nil means all;
@@ -75,6 +89,9 @@ func Defaults() []Config {
 	}
 	return configs
 }
+
+// Address returns where the registry answers: the URL, or what stands for it when it is empty.
+func (c Config) Address() string { return c.withDefaults().URL }
 
 // withDefaults fills in where the registry answers. Realms that were configured for another URL are never mixed with ours.
 func (c Config) withDefaults() Config {
@@ -183,7 +200,7 @@ func (c Config) parseRealm(text string) (realm, error) {
 	if err != nil {
 		return realm{}, err
 	}
-	if c.Username != "" && u.Scheme == "http" && !loopbackHost(u.Hostname()) {
+	if c.hasCredentials() && u.Scheme == "http" && !loopbackHost(u.Hostname()) {
 		return realm{}, fmt.Errorf("%.200q would get the credentials unencrypted", text)
 	}
 	return realm{origin: originOf(u), path: strings.TrimSuffix(u.Path, "/")}, nil
@@ -214,11 +231,15 @@ func (c Config) checkCredentials(u *url.URL) error {
 	switch {
 	case (c.Username == "") != (c.PasswordFile == ""):
 		return errors.New("username and password_file go together")
-	case c.Username != "" && u != nil && u.Scheme == "http" && !loopbackHost(u.Hostname()):
+	case c.Username != "" && c.Credentials != nil:
+		return errors.New("username and password_file exclude every other way")
+	case c.hasCredentials() && u != nil && u.Scheme == "http" && !loopbackHost(u.Hostname()):
 		return errors.New("they would travel unencrypted")
 	}
 	return nil
 }
+
+func (c Config) hasCredentials() bool { return c.Username != "" || c.Credentials != nil }
 
 // loopbackHost reports whether host, as written in a URL, can only be this machine.
 func loopbackHost(host string) bool {

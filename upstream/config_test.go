@@ -38,6 +38,16 @@ func TestConfigProblems(t *testing.T) {
 			Config{Host: "a.test", Realms: []string{"http://auth.test"}, UnsafePrivateAddresses: true, Username: "u", PasswordFile: "f"},
 			[]string{"realms:", "unencrypted"},
 		},
+		"two kinds of credentials": {
+			Config{Host: "a.test", Username: "u", PasswordFile: "f", Credentials: &vault{}}, []string{"credentials:", "exclude"},
+		},
+		"fetched credentials over http": {
+			Config{Host: "a.test", URL: "http://a.test", UnsafePrivateAddresses: true, Credentials: &vault{}}, []string{"unencrypted"},
+		},
+		"fetched credentials to http realm": {
+			Config{Host: "a.test", Realms: []string{"http://auth.test"}, UnsafePrivateAddresses: true, Credentials: &vault{}},
+			[]string{"realms:", "unencrypted"},
+		},
 		"negative times":           {Config{Host: "a.test", TagTTL: -1, StaleTagsFor: -1}, []string{"tag_ttl:", "stale_tags_for:"}},
 		"malformed signatures":     {Config{Host: "a.test", SignaturesIn: "A/B"}, []string{"signatures_in:"}},
 		"signatures elsewhere":     {Config{Host: "a.test", SignaturesIn: "b.test/sigs"}, []string{"signatures_in", "not of a configured upstream"}},

@@ -31,10 +31,12 @@ type endpoint struct {
 	signed    *auth.Client
 	plain     *http.Client
 	userAgent string
-	breaker   breaker
-	log       *slog.Logger
-	now       func() time.Time
-	observe   func(Event)
+	// actions are what tokens are asked for to let us do: to pull, and to push only where nothing else than pushing is done.
+	actions []string
+	breaker breaker
+	log     *slog.Logger
+	now     func() time.Time
+	observe func(Event)
 }
 
 // request is one read from an endpoint.
@@ -50,26 +52,33 @@ type request struct {
 	accept []string
 	// from is the first byte wanted. When it is not 0 the answer may still begin at 0, with status 200.
 	from int64
+	// unless is the entity tag of an answer that need not be sent again; empty for none. The answer may then have status 304.
+	unless string
 }
 
-// newEndpoint returns the endpoint of s at origin. The credentials of s are only offered where origin is its URL.
-func newEndpoint(s settings, origin *url.URL, transport http.RoundTripper, o Options) *endpoint {
+// newEndpoint returns the endpoint of s at origin, to do actions there. The credentials of s are only offered where origin is its URL.
+func newEndpoint(s settings, origin *url.URL, transport http.RoundTripper, o Options, actions ...string) *endpoint {
 	e := &endpoint{
-		host: s.Host, origin: origin, userAgent: o.UserAgent, breaker: breaker{now: o.Now},
+		host: s.Host, origin: origin, userAgent: o.UserAgent, actions: actions, breaker: breaker{now: o.Now},
 		log: o.Log.With("upstream", s.Host), now: o.Now, observe: o.Observe,
 	}
 	realms := s.realms
 	if len(realms) == 0 || origin != s.url {
 		realms = append(slices.Clone(realms), realm{origin: originOf(origin)})
 	}
-	guarded := &guard{next: transport, upstream: s.Host, origin: origin, realms: realms}
+	guarded := &guard{next: transport, upstream: s.Host, origin: origin, realms: realms, pushes: slices.Contains(actions, auth.ActionPush)}
+	kept := newTokens(e.tokenEnded)
 	e.signed = &auth.Client{
-		Client: &http.Client{Transport: withRetries(guarded, o.retryWait), CheckRedirect: noRedirects},
-		Header: http.Header{"User-Agent": {o.UserAgent}},
-		Cache:  newTokens(e.tokenEnded),
+		Client:   &http.Client{Transport: withRetries(guarded, o.retryWait), CheckRedirect: noRedirects},
+		Header:   http.Header{"User-Agent": {o.UserAgent}},
+		Cache:    kept,
+		ClientID: "tidewaiter",
 	}
 	if origin == s.url {
 		e.signed.Credential = s.credential
+		if s.Credentials != nil {
+			kept.basic = s.basic
+		}
 	}
 	e.plain = &http.Client{Transport: withRetries(transport, o.retryWait), CheckRedirect: noRedirects}
 	return e
@@ -87,11 +96,16 @@ func (e *endpoint) tokenEnded(ctx context.Context, scheme auth.Scheme, err error
 	return err
 }
 
-// do sends req, unless the endpoint is being left alone, and returns an answer with status 200, or 206 if req.from is set. The
-// caller closes its body.
+// do sends req, unless the endpoint is being left alone, and returns an answer with status 200, or 206 if req.from is set, or
+// 304 if req.unless is. The caller closes its body.
 //
 // Errors: a *failure, or ctx's own.
 func (e *endpoint) do(ctx context.Context, req request) (*http.Response, error) {
+	return e.unlessClosed(func() (*http.Response, error) { return e.exchange(ctx, req) })
+}
+
+// unlessClosed calls exchange unless the endpoint is being left alone, and learns from how it ends whether to leave it alone.
+func (e *endpoint) unlessClosed(exchange func() (*http.Response, error)) (*http.Response, error) {
 	pass, closed := e.breaker.enter()
 	if closed != nil {
 		if closed.limited {
@@ -99,7 +113,7 @@ func (e *endpoint) do(ctx context.Context, req request) (*http.Response, error) 
 		}
 		return nil, down(e.host, closed.wait)
 	}
-	resp, err := e.exchange(ctx, req)
+	resp, err := exchange()
 	switch outcomeOf(err) {
 	case OutcomeDown:
 		pass.fail()
@@ -150,7 +164,7 @@ func (e *endpoint) isAPI(u *url.URL) bool {
 }
 
 func (e *endpoint) send(ctx context.Context, req request, u *url.URL, left bool) (*http.Response, error) {
-	ctx = auth.WithScopes(ctx, auth.ScopeRepository(req.repo, auth.ActionPull))
+	ctx = auth.WithScopes(ctx, auth.ScopeRepository(req.repo, e.actions...))
 	r, err := http.NewRequestWithContext(ctx, req.method, u.String(), nil)
 	if err != nil {
 		return nil, err
@@ -162,6 +176,9 @@ func (e *endpoint) send(ctx context.Context, req request, u *url.URL, left bool)
 		r.Header.Set("Range", fmt.Sprintf("bytes=%d-", req.from))
 	}
 	if !left {
+		if req.unless != "" { // it could be a name for us, so it stays here
+			r.Header.Set("If-None-Match", req.unless)
+		}
 		return e.signed.Do(r)
 	}
 	r.Header.Set("User-Agent", e.userAgent)
@@ -170,15 +187,23 @@ func (e *endpoint) send(ctx context.Context, req request, u *url.URL, left bool)
 
 // vet turns an answer without the content asked for into a failure.
 func (e *endpoint) vet(ctx context.Context, req request, resp *http.Response) (*http.Response, error) {
-	if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent && req.from > 0 {
+	switch {
+	case resp.StatusCode == http.StatusOK,
+		resp.StatusCode == http.StatusPartialContent && req.from > 0,
+		resp.StatusCode == http.StatusNotModified && req.unless != "":
 		return resp, nil
 	}
-	defer func() { _ = resp.Body.Close() }() // only an excerpt of it is of interest
+	e.dismiss(ctx, req.kind, resp)
+	return nil, statusFailure(e.host, req.kind, resp.StatusCode, resp.Header, e.now())
+}
+
+// dismiss ends an answer that is not what was asked for, of which only an excerpt is of interest.
+func (e *endpoint) dismiss(ctx context.Context, kind Kind, resp *http.Response) {
 	excerpt := make([]byte, maxExcerptBytes)
 	n, _ := io.ReadFull(resp.Body, excerpt) // as much as there is
-	e.log.DebugContext(ctx, "upstream answered without content",
-		"step", string(req.kind), "status", resp.StatusCode, "said", fmt.Sprintf("%q", excerpt[:n]))
-	return nil, statusFailure(e.host, req.kind, resp.StatusCode, resp.Header, e.now())
+	_ = resp.Body.Close()                   // the rest does not matter
+	e.log.DebugContext(ctx, "upstream answered something else",
+		"step", string(kind), "status", resp.StatusCode, "said", fmt.Sprintf("%q", excerpt[:n]))
 }
 
 func (e *endpoint) debug(ctx context.Context, kind Kind, err error) {

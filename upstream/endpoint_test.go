@@ -191,7 +191,7 @@ func TestCallerLeaves(t *testing.T) {
 
 // publicly makes rs reach s as if it were on the public internet, and everything else as the configuration allows.
 func publicly(rs *Registries, s *server) {
-	transport := rs.byHost[app.Upstream].transport
+	transport := rs.byHost[app.Upstream].transports[0]
 	guarded, free := transport.DialContext, &net.Dialer{}
 	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		if address == s.Listener.Addr().String() {

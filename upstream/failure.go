@@ -25,6 +25,7 @@ const (
 	KindTags      Kind = "tags"
 	KindReferrers Kind = "referrers"
 	KindToken     Kind = "token"
+	KindPush      Kind = "push"
 )
 
 // Outcome is how an exchange ended.
@@ -147,7 +148,7 @@ func missing(host string, kind Kind) *failure {
 	switch kind {
 	case KindBlob:
 		answer = &oci.Error{Code: oci.CodeBlobUnknown, Message: fmt.Sprintf("upstream %s does not know the blob", host)}
-	case KindTags:
+	case KindTags, KindPush:
 		answer = &oci.Error{Code: oci.CodeNameUnknown, Message: fmt.Sprintf("upstream %s does not know the repository", host)}
 	}
 	return &failure{OutcomeMissing, answer, nil}

@@ -47,14 +47,18 @@ type guard struct {
 	upstream string
 	origin   *url.URL
 	realms   []realm
+	// pushes says that the endpoint is pushed to. Otherwise nothing but reading gets through.
+	pushes bool
 }
 
 // RoundTrip implements http.RoundTripper.
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.Method != http.MethodGet && req.Method != http.MethodHead {
-		return nil, g.stray(fmt.Errorf("%s: nothing is ever written upstream: %w", req.Method, errLeak))
-	}
+	asked := req
 	req = unmask(req)
+	reads := req.Method == http.MethodGet || req.Method == http.MethodHead
+	if !reads && !g.isTokenForm(req) && !g.isPush(asked) {
+		return nil, g.stray(fmt.Errorf("%s: nothing is ever written there: %w", req.Method, errLeak))
+	}
 	if originOf(req.URL) != originOf(g.origin) && !g.isRealm(req.URL) {
 		return nil, g.stray(fmt.Errorf("%.200q is neither upstream %s nor among its realms: %w", originOf(req.URL), g.upstream, errLeak))
 	}
@@ -67,6 +71,18 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	return resp, nil
+}
+
+// isTokenForm reports whether req asks a realm to exchange an identity token, which is done by a form (distribution, OAuth2 token
+// authentication). No request of the distribution API is one.
+func (g *guard) isTokenForm(req *http.Request) bool {
+	return req.Method == http.MethodPost && req.Header.Get("Content-Type") == "application/x-www-form-urlencoded" && g.isRealm(req.URL)
+}
+
+// isPush reports whether req pushes to the endpoint, and to nothing that only looks like it.
+func (g *guard) isPush(req *http.Request) bool {
+	return g.pushes && (req.Method == http.MethodPost || req.Method == http.MethodPut) &&
+		originOf(req.URL) == originOf(g.origin) && !strings.HasPrefix(req.URL.Path, maskPath)
 }
 
 func (g *guard) stray(err error) error { return &refusal{"leads requests astray", err} }
@@ -87,8 +103,43 @@ func (g *guard) checkChallenge(resp *http.Response) error {
 		return &refusal{"names a token realm it is not configured with",
 			fmt.Errorf("token realm %.200q is not among the realms of upstream %s: %w", c.params["realm"], g.upstream, errForeignRealm)}
 	}
-	resp.Header.Set("WWW-Authenticate", bearerHeader(g.mask(u), c.params["service"], pullOnly(c.params["scope"])))
+	resp.Header.Set("WWW-Authenticate", bearerHeader(g.mask(u), c.params["service"], g.scopes(resp.Request, c.params["scope"])))
 	return nil
+}
+
+// scopes returns those of the scopes a registry names that tokens are asked for. With them it must not get tokens out of the
+// operator's credentials that could change anything else than what is being pushed.
+func (g *guard) scopes(req *http.Request, scopes string) string {
+	if g.pushes && req != nil {
+		return pushOnly(scopes, req.URL.Path)
+	}
+	return pullOnly(scopes)
+}
+
+// pushOnly returns the scopes that let a token pull, and push to the repository at the path of a request.
+func pushOnly(scopes, path string) string {
+	kept := strings.Fields(scopes)
+	kept = slices.DeleteFunc(kept, func(s string) bool {
+		name, actions, ok := cutActions(s)
+		switch {
+		case !ok || actions == "pull":
+			return false
+		case actions == "push", actions == "pull,push", actions == "push,pull":
+			return !strings.HasPrefix(path, "/v2/"+name+"/")
+		}
+		return true
+	})
+	return strings.Join(kept, " ")
+}
+
+// cutActions reads "repository:team/app:pull,push". ok is false for a scope without actions.
+func cutActions(scope string) (name, actions string, ok bool) {
+	_, rest, ok := strings.Cut(scope, ":")
+	i := strings.LastIndexByte(rest, ':')
+	if !ok || i < 0 {
+		return "", "", ok
+	}
+	return rest[:i], rest[i+1:], true
 }
 
 // pullOnly returns the scopes that let a token do no more than pull, those without actions among them. A registry names the scopes

@@ -97,15 +97,23 @@ func TestGuardLetsThrough(t *testing.T) {
 		"plain http":                 {"GET", "http://registry.test/v2/", ""},
 		"a write":                    {"POST", "https://registry.test/v2/", ""},
 		"a write to a realm":         {"POST", "https://auth.test/token", ""},
+		"a form to a realm":          {"POST form", "https://auth.test/token", "https://auth.test/token"},
+		"a form to a realm's mask":   {"POST form", "https://registry.test/.tidewaiter-realm/https/auth.test/token", "https://auth.test/token"},
+		"a form to the upstream":     {"POST form", "https://registry.test/v2/a/blobs/uploads/", ""},
+		"a form to another host":     {"POST form", "https://evil.test/token", ""},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			next := &carried{status: http.StatusOK}
-			req, err := http.NewRequestWithContext(t.Context(), tc.method, tc.url, nil)
+			method, form, _ := strings.Cut(tc.method, " ")
+			req, err := http.NewRequestWithContext(t.Context(), method, tc.url, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			req.Header.Set("Authorization", "Bearer secret")
+			if form != "" {
+				req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			}
 			_, err = newGuard(t, next).RoundTrip(req)
 			if tc.want == "" {
 				if !errors.Is(err, errLeak) || len(next.sent) != 0 {
@@ -118,6 +126,42 @@ func TestGuardLetsThrough(t *testing.T) {
 			}
 			if got := next.sent[0].URL.String(); got != tc.want || next.sent[0].Host != parsed(t, tc.want).Host {
 				t.Errorf("got %s for host %s, want %s", got, next.sent[0].Host, tc.want)
+			}
+		})
+	}
+}
+
+// Where something is pushed, it is pushed to the upstream and nowhere else.
+func TestGuardOfPushes(t *testing.T) {
+	for name, tc := range map[string]struct {
+		method, url string
+		want        bool
+	}{
+		"a blob":                     {"PUT", "https://registry.test/v2/a/blobs/uploads/1?digest=x", true},
+		"an upload outside the API":  {"PUT", "https://registry.test/uploads/1", true},
+		"a session":                  {"POST", "https://registry.test/v2/a/blobs/uploads/", true},
+		"a read":                     {"GET", "https://registry.test/v2/", true},
+		"a delete":                   {"DELETE", "https://registry.test/v2/a/manifests/1", false},
+		"a part":                     {"PATCH", "https://registry.test/v2/a/blobs/uploads/1", false},
+		"another host":               {"PUT", "https://evil.test/v2/a/blobs/uploads/1", false},
+		"another port":               {"PUT", "https://registry.test:8443/v2/a/blobs/uploads/1", false},
+		"plain http":                 {"PUT", "http://registry.test/v2/a/blobs/uploads/1", false},
+		"a realm":                    {"PUT", "https://auth.test/token", false},
+		"a realm behind a mask":      {"PUT", "https://registry.test/.tidewaiter-realm/https/auth.test/token", false},
+		"what is next to a mask":     {"POST", "https://registry.test/.tidewaiter-realm/", false},
+		"another host behind a mask": {"POST", "https://registry.test/.tidewaiter-realm/https/evil.test/x", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			next := &carried{status: http.StatusOK}
+			req, err := http.NewRequestWithContext(t.Context(), tc.method, tc.url, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			g := newGuard(t, next)
+			g.pushes = true
+			_, err = g.RoundTrip(req)
+			if (err == nil) != tc.want || (len(next.sent) == 1) != tc.want || err != nil && !errors.Is(err, errLeak) {
+				t.Errorf("got %v and %d requests, want it through: %t", err, len(next.sent), tc.want)
 			}
 		})
 	}

@@ -3,11 +3,15 @@ package upstream
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tidewaiter/tidewaiter/oci"
 )
@@ -21,12 +25,20 @@ const (
 	maxTagBytes = 128
 )
 
-// Referrers returns the manifests that repo's upstream says refer to subject, in its order. Whether they do, and are what they say
-// they are, only reading them tells. Those with a digest we cannot check are left out. Nil means that there are none.
+// Referrers returns the manifests that repo's upstream says refer to subject, each digest once: those its referrers API lists, in
+// its order, then those that only the index under the fallback tag lists, where clients write what refers to an image if the registry
+// does not (distribution-spec, Referrers Tag Schema). Whether they do, and are what they say they are, only reading them tells. Those
+// with a digest we cannot check are left out. Nil means that there are none.
 //
-// Errors: DENIED, [oci.ErrDigestInvalid], [oci.ErrUnauthorized], [oci.ErrRateLimited], [oci.ErrUnavailable]; [oci.ErrNotFound] when
-// the upstream does not know the API, and only then may a caller look for the fallback tag instead: every other error, more
-// pages than are read among them, says nothing about which referrers there are.
+// Both places are always looked at, side by side: a registry that came to have the API may have images from before, and some signers
+// write the tag whatever the registry can do. That an upstream has no API is not remembered: it would save one request in parallel,
+// and a 404 said of one image would hide what is listed of the next.
+//
+// Only 404, or an answer that is no list, says that a place has nothing. What whoever may push wrote under the tag and is no list
+// lists nothing, and does not keep the API's from counting.
+//
+// Errors: DENIED, [oci.ErrDigestInvalid], [oci.ErrUnauthorized], [oci.ErrRateLimited], [oci.ErrUnavailable], with [oci.ErrTooLarge]
+// for more pages than are read. None of them says anything about which referrers there are.
 func (rs *Registries) Referrers(ctx context.Context, repo oci.Repository, subject oci.Digest) ([]oci.Descriptor, error) {
 	r, err := rs.readable(repo)
 	if err != nil {
@@ -35,32 +47,92 @@ func (rs *Registries) Referrers(ctx context.Context, repo oci.Repository, subjec
 	if _, err := oci.ParseDigest(subject.String()); err != nil {
 		return nil, err
 	}
-	var found []oci.Descriptor
+	var byAPI, byTag []oci.Descriptor
+	both, bothCtx := errgroup.WithContext(ctx)
+	both.Go(func() (err error) {
+		byAPI, err = r.referrersByAPI(bothCtx, repo, subject)
+		return err
+	})
+	both.Go(func() (err error) {
+		byTag, err = r.referrersByTag(bothCtx, repo, subject)
+		return err
+	})
+	if err := both.Wait(); err != nil {
+		return nil, fmt.Errorf("listing referrers of %s in %s: %w", subject, repo, err)
+	}
+	return union(byAPI, byTag), nil
+}
+
+// union returns the descriptors of lists in their order, the first of those with the same digest.
+func union(lists ...[]oci.Descriptor) []oci.Descriptor {
+	var all []oci.Descriptor
+	seen := map[oci.Digest]bool{}
+	for _, d := range slices.Concat(lists...) {
+		if !seen[d.Digest] {
+			seen[d.Digest] = true
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// fallbackTag returns the tag under which what refers to subject is listed where there is no referrers API.
+func fallbackTag(subject oci.Digest) string {
+	return subject.Algorithm().String() + "-" + subject.Encoded()
+}
+
+// referrersByAPI returns what the referrers API lists; nil if there is none.
+func (r *registry) referrersByAPI(ctx context.Context, repo oci.Repository, subject oci.Digest) (found []oci.Descriptor, err error) {
 	err = r.ask(ctx, KindReferrers, func(ctx context.Context, e *endpoint) (n int64, err error) {
 		found, n, err = e.referrers(ctx, repo, subject)
 		return n, err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("listing referrers of %s in %s: %w", subject, repo, err)
+	if oci.IsMissing(err) {
+		return nil, nil
 	}
-	return found, nil
+	return found, err
 }
 
+// referrersByTag returns what the index under the fallback tag lists; nil if there is none.
+func (r *registry) referrersByTag(ctx context.Context, repo oci.Repository, subject oci.Digest) ([]oci.Descriptor, error) {
+	var content oci.Content
+	err := r.ask(ctx, KindManifest, func(ctx context.Context, e *endpoint) (n int64, err error) {
+		content, err = e.getManifest(ctx, repo, fallbackTag(subject), "")
+		return int64(len(content.Raw)), err
+	})
+	switch {
+	case oci.IsMissing(err):
+		return nil, nil
+	case errors.Is(err, oci.ErrTooLarge): // whoever pushed it can have caused that
+	case err != nil:
+		return nil, err
+	case content.MediaType == oci.MediaTypeIndex:
+		found, parseErr := parseReferrers(content.Raw)
+		if parseErr == nil {
+			return found, nil
+		}
+		err = parseErr
+	default:
+		err = errors.New("it is not an index")
+	}
+	r.log.WarnContext(ctx, "a fallback tag lists no referrers", "repo", repo.String(), "tag", fallbackTag(subject), "err", err)
+	return nil, nil
+}
+
+// referrers asks the referrers API of e, all pages of it. n is how many bytes of content that took.
 func (e *endpoint) referrers(ctx context.Context, repo oci.Repository, subject oci.Digest) (found []oci.Descriptor, n int64, err error) {
 	req := request{
 		kind: KindReferrers, method: http.MethodGet, repo: repo.Path, path: "referrers/" + subject.String(), accept: []string{oci.MediaTypeIndex},
 	}
-	for range maxPages {
-		body, header, err := e.get(ctx, req, maxPageBytes)
+	for page := range maxPages {
+		listed, header, size, err := e.referrersPage(ctx, req)
+		if page > 0 && oci.IsMissing(err) { // the API is there, and the rest of what it lists is not
+			err = refused(e.host, "does not have the next page of a list of referrers", nil)
+		}
 		if err != nil {
 			return nil, n, err
 		}
-		n += int64(len(body))
-		page, err := e.parseReferrers(body, header)
-		if err != nil {
-			return nil, n, err
-		}
-		found = append(found, page...)
+		found, n = append(found, listed...), n+size
 		next, err := e.nextPage(req, header)
 		if err != nil || next == nil {
 			return found, n, err
@@ -70,16 +142,28 @@ func (e *endpoint) referrers(ctx context.Context, repo oci.Repository, subject o
 	return nil, n, refused(e.host, fmt.Sprintf("lists referrers on more than %d pages", maxPages), oci.ErrTooLarge)
 }
 
-// parseReferrers reads one page. A page of another type is what servers answer that take the path for something else.
-func (e *endpoint) parseReferrers(body []byte, header http.Header) ([]oci.Descriptor, error) {
-	if oci.BaseMediaType(header.Get("Content-Type")) != oci.MediaTypeIndex {
-		return nil, missing(e.host, KindReferrers)
+// referrersPage reads one page. A page of another type is what servers answer that take the path for something else.
+func (e *endpoint) referrersPage(ctx context.Context, req request) (found []oci.Descriptor, header http.Header, n int64, err error) {
+	body, header, err := e.get(ctx, req, maxPageBytes)
+	if err != nil {
+		return nil, nil, 0, err
 	}
+	if oci.BaseMediaType(header.Get("Content-Type")) != oci.MediaTypeIndex {
+		return nil, nil, 0, missing(e.host, KindReferrers)
+	}
+	if found, err = parseReferrers(body); err != nil {
+		return nil, nil, 0, refused(e.host, "sends a list of referrers that is malformed", nil)
+	}
+	return found, header, int64(len(body)), nil
+}
+
+// parseReferrers reads an index that lists referrers and leaves out entries nobody can check, so that they hide no others.
+func parseReferrers(index []byte) ([]oci.Descriptor, error) {
 	var page struct {
 		Manifests []oci.Descriptor `json:"manifests"`
 	}
-	if err := json.Unmarshal(body, &page); err != nil {
-		return nil, refused(e.host, "sends a list of referrers that is malformed", nil)
+	if err := json.Unmarshal(index, &page); err != nil {
+		return nil, errors.New("it is malformed") // the parser quotes what it cannot read
 	}
 	var found []oci.Descriptor
 	for _, d := range page.Manifests {
@@ -91,8 +175,8 @@ func (e *endpoint) parseReferrers(body []byte, header http.Header) ([]oci.Descri
 }
 
 // Tags returns one page of the tags repo's upstream lists, in its order, and whether it says that there are more after the last of
-// them. At most n are asked for, or as many as the upstream likes if n is 0, that come after last, or from the beginning if last
-// is empty. An upstream may ignore both.
+// them. At most n are returned, or as many as the upstream likes if n is 0, that come after last, or from the beginning if last is
+// empty. An upstream that ignores either is cut to it here.
 //
 // Errors: DENIED, [oci.ErrTagInvalid], [oci.ErrUnauthorized], [oci.ErrRateLimited], [oci.ErrUnavailable], and code NAME_UNKNOWN.
 func (rs *Registries) Tags(ctx context.Context, repo oci.Repository, n int, last string) (tags []string, more bool, err error) {
@@ -110,19 +194,36 @@ func (rs *Registries) Tags(ctx context.Context, repo oci.Repository, n int, last
 	if last != "" {
 		req.query.Set("last", last)
 	}
-	err = r.ask(ctx, KindTags, func(ctx context.Context, e *endpoint) (int64, error) {
-		body, header, err := e.get(ctx, req, maxPageBytes)
-		if err != nil {
-			return 0, err
-		}
-		more = nextLink(header) != ""
-		tags, err = e.parseTags(body)
-		return int64(len(body)), err
+	err = r.ask(ctx, KindTags, func(ctx context.Context, e *endpoint) (read int64, err error) {
+		tags, more, read, err = e.tags(ctx, req, n, last)
+		return read, err
 	})
 	if err != nil {
 		return nil, false, fmt.Errorf("listing tags of %s: %w", repo, err)
 	}
 	return tags, more, nil
+}
+
+// tags asks e for one page. read is how many bytes of content that took.
+func (e *endpoint) tags(ctx context.Context, req request, n int, last string) (tags []string, more bool, read int64, err error) {
+	body, header, err := e.get(ctx, req, maxPageBytes)
+	if err != nil {
+		return nil, false, 0, err
+	}
+	read, more = int64(len(body)), nextLink(header) != ""
+	if tags, err = e.parseTags(body); err != nil {
+		return nil, false, read, err
+	}
+	if i := slices.Index(tags, last); i >= 0 { // it begins before where it was asked to go on
+		if tags = tags[i+1:]; len(tags) == 0 && more {
+			// Its pages go on in a way of its own. Whoever asked would believe to be at the end, or ask for this page for ever.
+			return nil, false, read, refused(e.host, "does not list its tags from where it is asked to", nil)
+		}
+	}
+	if n > 0 && len(tags) > n {
+		tags, more = tags[:n], true
+	}
+	return tags, more, read, nil
 }
 
 // parseTags reads a list of tags and leaves out what is none.

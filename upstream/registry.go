@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/tidewaiter/tidewaiter/oci"
 )
@@ -22,10 +23,16 @@ type registry struct {
 	settings
 	// endpoints are the mirrors in their order, then the registry itself, whose word is final.
 	endpoints []*endpoint
-	transport *http.Transport
+	// target is the registry itself once more, for what is pushed to it: with tokens of its own, so that no pull carries one that could
+	// change something, and a breaker of its own, since a registry that takes nothing for a while still gives.
+	target     *endpoint
+	transports []*http.Transport
+	// listing holds a token for whoever adds to an index under a fallback tag, which is read, added to, and written.
+	listing   chan struct{}
 	log       *slog.Logger
 	now       func() time.Time
 	observe   func(Event)
+	retryWait time.Duration
 
 	tags    *memory[answer]
 	digests *memory[oci.Descriptor]
@@ -37,20 +44,27 @@ func newRegistry(s settings, o Options) (*registry, error) {
 	if err != nil {
 		return nil, err
 	}
+	pushing := transport.Clone()
+	pushing.ResponseHeaderTimeout = commitTimeout
 	r := &registry{
-		settings: s, transport: transport, log: o.Log.With("upstream", s.Host), now: o.Now, observe: o.Observe,
+		settings: s, transports: []*http.Transport{transport, pushing}, listing: make(chan struct{}, 1), retryWait: o.retryWait, log: o.Log.With("upstream", s.Host), now: o.Now, observe: o.Observe,
 		tags: newMemory[answer](maxTags), digests: newMemory[oci.Descriptor](maxDigests),
 	}
 	for _, origin := range append(slices.Clone(s.mirrors), s.url) {
-		r.endpoints = append(r.endpoints, newEndpoint(s, origin, transport, o))
+		r.endpoints = append(r.endpoints, newEndpoint(s, origin, transport, o, auth.ActionPull))
 	}
+	r.target = newEndpoint(s, s.url, pushing, o, auth.ActionPull, auth.ActionPush)
 	if s.UnsafePrivateAddresses {
 		r.log.Warn("unsafe_private_addresses is set: this upstream can lead requests into private networks")
 	}
 	return r, nil
 }
 
-func (r *registry) close() { r.transport.CloseIdleConnections() }
+func (r *registry) close() {
+	for _, t := range r.transports {
+		t.CloseIdleConnections()
+	}
+}
 
 // allows returns nil if the lists have repo.
 func (r *registry) allows(repo oci.Repository) error {

@@ -12,9 +12,11 @@ import (
 )
 
 const (
-	// maxTags and maxDigests bound what one upstream's answers are remembered of. An entry is about 300 bytes.
+	// maxTags and maxDigests bound what one upstream's answers are remembered of. An entry is about 500 bytes.
 	maxTags    = 1 << 16
 	maxDigests = 1 << 16
+	// maxETagBytes bounds what is kept of an entity tag. Registries use the digest, in quotes.
+	maxETagBytes = 128
 )
 
 // Resolution is what a reference stands for by the upstream's word.
@@ -33,11 +35,14 @@ type Resolution struct {
 type answer struct {
 	desc oci.Descriptor
 	at   time.Time
+	// etag is what the endpoint at origin calls that answer (RFC 9110, section 8.8.3); empty for nothing.
+	etag   string
+	origin string
 }
 
 // Resolve returns what reference, a tag or a digest, stands for in repo. A tag is answered from memory for as long as the
-// upstream's TagTTL, and asked for once however many callers want it at the same time; the request goes on when one of them
-// leaves. While the upstream is down or limits our rate an old answer stands for StaleTagsFor more.
+// upstream's TagTTL, and then asked for by one HEAD, which an upstream that names its answers by entity tags can answer with 304. It
+// is asked for once however many callers want it at the same time; the request goes on when one of them leaves. While the upstream is down or limits our rate an old answer stands for StaleTagsFor more.
 //
 // Errors: DENIED, [oci.ErrTagInvalid], [oci.ErrDigestInvalid], [oci.ErrNotFound], [oci.ErrUnauthorized], [oci.ErrRateLimited],
 // [oci.ErrUnavailable], with [oci.ErrMismatch] when the upstream answers a digest with another.
@@ -79,12 +84,12 @@ func (r *registry) resolveDigest(ctx context.Context, repo oci.Repository, want 
 	if desc, ok := r.digests.get(key); ok {
 		return Resolution{Descriptor: desc}, nil
 	}
-	desc, err := r.head(ctx, repo, want.String(), want)
+	said, err := r.head(ctx, repo, want.String(), want, answer{})
 	if err != nil {
 		return Resolution{}, err
 	}
-	r.digests.put(key, desc)
-	return Resolution{Descriptor: desc}, nil
+	r.digests.put(key, said.desc)
+	return Resolution{Descriptor: said.desc}, nil
 }
 
 func (r *registry) resolveTag(ctx context.Context, repo oci.Repository, tag string) (Resolution, error) {
@@ -110,10 +115,10 @@ func (r *registry) askTag(ctx context.Context, repo oci.Repository, tag, key str
 	if ok && r.now().Sub(known.at) < r.TagTTL {
 		return known.fresh(), nil // another flight landed between our look and our start
 	}
-	desc, err := r.head(ctx, repo, tag, "")
+	said, err := r.head(ctx, repo, tag, "", known)
 	switch outcomeOf(err) {
 	case OutcomeOK:
-		said := answer{desc, r.now().UTC()}
+		said.at = r.now().UTC()
 		r.tags.put(key, said)
 		return said.fresh(), nil
 	case OutcomeDown, OutcomeLimited:
@@ -129,35 +134,51 @@ func (r *registry) askTag(ctx context.Context, repo oci.Repository, tag, key str
 
 func (a answer) fresh() Resolution { return Resolution{Descriptor: a.desc, AskedAt: a.at} }
 
-// head returns what the upstream says a reference stands for; want is empty for a tag.
-func (r *registry) head(ctx context.Context, repo oci.Repository, reference string, want oci.Digest) (oci.Descriptor, error) {
-	var desc oci.Descriptor
+// head returns what the upstream says a reference stands for; want is empty for a tag. known is what it said before, if it has.
+func (r *registry) head(ctx context.Context, repo oci.Repository, reference string, want oci.Digest, known answer) (answer, error) {
+	var said answer
 	err := r.ask(ctx, KindManifest, func(ctx context.Context, e *endpoint) (n int64, err error) {
-		desc, n, err = e.headManifest(ctx, repo, reference, want)
+		said, n, err = e.headManifest(ctx, repo, reference, want, known)
 		return n, err
 	})
-	return desc, err
+	return said, err
 }
 
 // headManifest asks for the header alone, and for the manifest where the header does not say enough. n is how many bytes of
 // content that took.
-func (e *endpoint) headManifest(ctx context.Context, repo oci.Repository, reference string, want oci.Digest) (desc oci.Descriptor, n int64, err error) {
-	resp, err := e.do(ctx, manifestRequest(http.MethodHead, repo, reference))
+func (e *endpoint) headManifest(ctx context.Context, repo oci.Repository, reference string, want oci.Digest, known answer) (said answer, n int64, err error) {
+	req := manifestRequest(http.MethodHead, repo, reference)
+	if known.origin == originOf(e.origin) {
+		req.unless = known.etag
+	}
+	resp, err := e.do(ctx, req)
 	if err != nil {
-		return oci.Descriptor{}, 0, err
+		return answer{}, 0, err
 	}
 	drain(resp.Body)
-	said := saidDigest(resp.Header)
-	if want != "" && said != "" && said != want {
-		return oci.Descriptor{}, 0, refused(e.host, "answers a digest with another", oci.ErrMismatch)
+	if resp.StatusCode == http.StatusNotModified {
+		return known, 0, nil
 	}
-	said = cmp.Or(said, want)
-	desc = oci.Descriptor{MediaType: oci.BaseMediaType(resp.Header.Get("Content-Type")), Digest: said, Size: resp.ContentLength}
-	if said != "" && desc.Size > 0 && !isGeneric(desc.MediaType) {
-		return desc, 0, nil
+	digest := saidDigest(resp.Header)
+	if want != "" && digest != "" && digest != want {
+		return answer{}, 0, refused(e.host, "answers a digest with another", oci.ErrMismatch)
 	}
+	digest = cmp.Or(digest, want)
+	desc := oci.Descriptor{MediaType: oci.BaseMediaType(resp.Header.Get("Content-Type")), Digest: digest, Size: resp.ContentLength}
+	if digest != "" && desc.Size > 0 && !isGeneric(desc.MediaType) {
+		return answer{desc: desc, etag: saidETag(resp.Header), origin: originOf(e.origin)}, 0, nil
+	}
+	// The entity tag is not kept: the manifest may be another one by now than the header was about.
 	content, err := e.getManifest(ctx, repo, reference, want)
-	return content.Descriptor(), int64(len(content.Raw)), err
+	return answer{desc: content.Descriptor()}, int64(len(content.Raw)), err
+}
+
+// saidETag returns what an answer is called; empty for nothing, or for more than is worth keeping.
+func saidETag(header http.Header) string {
+	if etag := header.Get("ETag"); len(etag) <= maxETagBytes {
+		return etag
+	}
+	return ""
 }
 
 // saidDigest returns the digest an answer is announced with; empty for none, or one by an algorithm we do not use.

@@ -3,8 +3,11 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -136,6 +139,128 @@ func TestTagIsAskedForOncePerTTL(t *testing.T) {
 		if got := len(s.asked()); got != step.requests {
 			t.Errorf("%s: got %d requests, want %d", step.law, got, step.requests)
 		}
+	}
+}
+
+// A tag costs one HEAD when it is new, nothing within the TTL, and then one HEAD, without content in either direction if the upstream
+// gives its answers names.
+func TestTagIsRevalidated(t *testing.T) {
+	const ttl = time.Minute
+	digest := func(body string) string { return oci.FromBytes([]byte(body)).String() }
+	moved := image + " "
+	tests := map[string]struct {
+		etag     func(body string) string
+		spoil    func(http.Header) // of the first answer
+		next     string            // what the tag stands for after the TTL
+		want     []string          // If-None-Match of each request
+		statuses []int
+	}{
+		"by the digest":           {func(b string) string { return `"` + digest(b) + `"` }, nil, image, []string{"", `"` + digest(image) + `"`}, []int{200, 304}},
+		"by a weak entity tag":    {func(b string) string { return fmt.Sprintf("W/\"%d\"", len(b)) }, nil, image, []string{"", fmt.Sprintf("W/\"%d\"", len(image))}, []int{200, 304}},
+		"and has moved":           {func(b string) string { return `"` + digest(b) + `"` }, nil, moved, []string{"", `"` + digest(image) + `"`}, []int{200, 200}},
+		"without an entity tag":   {func(string) string { return "" }, nil, image, []string{"", ""}, []int{200, 200}},
+		"with one that is a book": {func(string) string { return `"` + strings.Repeat("x", maxETagBytes) + `"` }, nil, image, []string{"", ""}, []int{200, 200}},
+		"with one that was not of what was read": {
+			func(string) string { return `"x"` }, func(h http.Header) { h.Del("Docker-Content-Digest") }, image, []string{"", "", ""}, []int{200, 200, 200},
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			body, statuses := image, []int(nil) // requests come one after the other
+			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				if etag := tc.etag(body); etag != "" {
+					w.Header().Set("ETag", etag)
+				}
+				w.Header().Set("Content-Type", oci.MediaTypeImage)
+				w.Header().Set("Docker-Content-Digest", digest(body))
+				if tc.spoil != nil && len(statuses) == 0 {
+					tc.spoil(w.Header())
+				}
+				status := http.StatusOK
+				if sent := r.Header.Get("If-None-Match"); sent != "" && sent == tc.etag(body) {
+					status = http.StatusNotModified
+				} else {
+					w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+				}
+				statuses = append(statuses, status)
+				w.WriteHeader(status)
+				_, _ = io.WriteString(w, body)
+			})
+			c := newClock()
+			config := configFor(s)
+			config.TagTTL = ttl
+			rs := open(t, Options{Now: c.Now}, config)
+			resolve := func(want string) {
+				t.Helper()
+				got, err := rs.Resolve(t.Context(), app, "latest")
+				if err != nil || got.Descriptor.Digest != oci.FromBytes([]byte(want)) || got.AskedAt != c.Now() || got.Stale {
+					t.Fatalf("got %v, %v, want %s as of %s", got, err, digest(want), c.Now())
+				}
+			}
+			resolve(image)
+			cold := len(s.asked())
+			resolve(image)
+			if got := len(s.asked()); got != cold {
+				t.Errorf("got %d requests while it was warm, want none", got-cold)
+			}
+			c.advance(ttl)
+			body = tc.next
+			resolve(tc.next)
+			if got := len(s.asked()); got != cold+1 {
+				t.Errorf("got %d requests to revalidate, want 1", got-cold)
+			}
+			resolve(tc.next)
+			if diff := cmp.Diff(s.headers("If-None-Match"), tc.want); diff != "" {
+				t.Errorf("If-None-Match: got, want:\n%s", diff)
+			}
+			if diff := cmp.Diff(statuses, tc.statuses); diff != "" {
+				t.Errorf("statuses: got, want:\n%s", diff)
+			}
+		})
+	}
+}
+
+// An entity tag means something to whoever gave it, and to nobody else.
+func TestEntityTagOfAMirrorIsNotShownToTheRegistry(t *testing.T) {
+	var down atomic.Bool
+	answer := func(etag string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if down.Load() && etag == `"mirror"` {
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
+			w.Header().Set("ETag", etag)
+			w.Header().Set("Content-Length", strconv.Itoa(len(image)))
+			writeManifest(w, image)
+		}
+	}
+	mirror, s, c := serve(t, answer(`"mirror"`)), serve(t, answer(`"registry"`)), newClock()
+	config := configFor(s)
+	config.Mirrors = []string{mirror.URL}
+	rs := open(t, Options{Now: c.Now}, config)
+	for range 3 {
+		if _, err := rs.Resolve(t.Context(), app, "latest"); err != nil {
+			t.Fatal(err)
+		}
+		down.Store(true)
+	}
+	if diff := cmp.Diff(mirror.headers("If-None-Match"), []string{"", `"mirror"`, ""}); diff != "" {
+		t.Errorf("the mirror got, want:\n%s", diff)
+	}
+	if diff := cmp.Diff(s.headers("If-None-Match"), []string{"", `"registry"`}); diff != "" {
+		t.Errorf("the registry got, want:\n%s", diff)
+	}
+}
+
+// "Not modified" is an answer only to who asked whether it is.
+func TestNotModifiedOutOfTheBlue(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotModified) })
+	rs := open(t, Options{}, configFor(s))
+	if got, err := rs.Resolve(t.Context(), app, "latest"); !errors.Is(err, oci.ErrUnavailable) {
+		t.Errorf("got %v, %v, want %v", got, err, oci.ErrUnavailable)
+	}
+	if got, err := rs.Manifest(t.Context(), app, "latest"); !errors.Is(err, oci.ErrUnavailable) {
+		t.Errorf("got %v, %v, want %v", got, err, oci.ErrUnavailable)
 	}
 }
 

@@ -27,6 +27,9 @@ type tokens struct {
 	schemes *memory[auth.Scheme]
 	byScope *memory[string]
 	flights singleflight.Group
+	// basic returns what a basic challenge is answered with now; nil to use again what it was last answered with. Credentials that end
+	// must not be kept here: some registries answer those that have ended with 403, after which nobody would fetch new ones.
+	basic func(context.Context) (string, error)
 	// ended is told how a fetch ended, and returns what that means.
 	ended func(ctx context.Context, scheme auth.Scheme, err error) error
 }
@@ -44,7 +47,10 @@ func (t *tokens) GetScheme(_ context.Context, host string) (auth.Scheme, error) 
 }
 
 // GetToken implements auth.Cache.
-func (t *tokens) GetToken(_ context.Context, host string, scheme auth.Scheme, scope string) (string, error) {
+func (t *tokens) GetToken(ctx context.Context, host string, scheme auth.Scheme, scope string) (string, error) {
+	if scheme == auth.SchemeBasic && t.basic != nil {
+		return t.basic(ctx)
+	}
 	if token, ok := t.byScope.get(tokenKey(host, scheme, scope)); ok {
 		return token, nil
 	}

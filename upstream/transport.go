@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -93,7 +94,19 @@ func readBoundedFile(name string, limit int64) ([]byte, error) {
 }
 
 // credential is the auth.CredentialFunc of the endpoint at the URL of s. The file is read anew each time.
-func (s settings) credential(context.Context, string) (auth.Credential, error) {
+func (s settings) credential(ctx context.Context, _ string) (auth.Credential, error) {
+	if s.Credentials != nil {
+		username, password, err := s.Credentials.Credential(ctx)
+		switch {
+		case err != nil:
+			return auth.EmptyCredential, s.noCredential(err)
+		case username == "" || password == "": // which would be to ask as nobody
+			return auth.EmptyCredential, s.noCredential(errors.New("a user name or a password is missing"))
+		case username == identityToken:
+			return auth.Credential{RefreshToken: password}, nil
+		}
+		return auth.Credential{Username: username, Password: password}, nil
+	}
 	if s.Username == "" {
 		return auth.EmptyCredential, nil
 	}
@@ -108,8 +121,20 @@ func (s settings) credential(context.Context, string) (auth.Credential, error) {
 	return auth.Credential{Username: s.Username, Password: password}, nil
 }
 
+// basic returns what a basic challenge is answered with at this moment.
+func (s settings) basic(ctx context.Context) (string, error) {
+	c, err := s.credential(ctx, "")
+	if err != nil {
+		return "", err
+	}
+	if c.Username == "" || c.Password == "" {
+		return "", errNoToken
+	}
+	return base64.StdEncoding.EncodeToString([]byte(c.Username + ":" + c.Password)), nil
+}
+
 func (s settings) noCredential(err error) error {
-	return &refusal{"cannot be asked: its credentials are not readable", err}
+	return &refusal{"cannot be asked: its credentials cannot be had", err}
 }
 
 // noRedirects makes an http.Client hand back redirects: whoever asked decides, without credentials, whether to follow.

@@ -1,9 +1,10 @@
-// Package upstream reads from registries that nobody trusts.
+// Package upstream reads from registries that nobody trusts, and pushes to them what was admitted.
 //
 // It owns how Tidewaiter asks: authentication, mirrors, retries, back-off, resuming, and what is remembered of tags. It promises
 // that a credential never leaves for a host that was not configured to receive it, that nothing inside the operator's network is
 // reached because an upstream said so, that a manifest it returns has the digest that was asked for, that everything but a blob
-// is bounded in size and time, and that no text an upstream wrote reaches a client.
+// is bounded in size and time, and that no text an upstream wrote reaches a client. Reading never carries a token that could change
+// anything: what pushes has tokens and connections of its own.
 //
 // It must not decide what may be served: what it returns are bytes nobody has vouched for. Blobs it does not even verify; whoever
 // reads one does so through [oci.NewVerifier].
@@ -22,7 +23,7 @@ import (
 
 // Registries are the configured upstreams. It is safe for concurrent use.
 //
-// Every method that takes a repository refuses, as [Registries.Allowed] does, one that is not allowed. Its errors are, or wrap,
+// Every method that reads from a repository refuses, as [Registries.Allowed] does, one that is not allowed. Its errors are, or wrap,
 // an [oci.Error] that a client may see, unless the caller's own context ended: then they wrap the context's error.
 type Registries struct {
 	byHost map[string]*registry

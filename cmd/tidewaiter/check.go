@@ -19,11 +19,14 @@ func newCheck(inv *invocation) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check REF",
 		Short: "Judge one image as the proxy would, without serving it",
-		Long: `Judge an image by the same gate, policies and storage as the proxy, from its upstream, and examine all of it even where it is refused
+		Long: `Judge an image by the same gate, policies and storage as the proxy, from its upstream or as it was pushed here, and examine all of it even where it is refused
 without. Of an index, the index itself is judged, its images for --platform, and those that name no platform.
 
+SARIF has what was found and why it is denied, for code scanning; CycloneDX the packages and their vulnerabilities; OpenVEX a statement
+for every finding, waived ones with the waiver's reason. Their time is that of the verdict, or SOURCE_DATE_EPOCH.
+
 Exit codes: 0 allowed, 1 could not tell, 2 usage or configuration error, 3 denied.`,
-		Example: "  tidewaiter check --config tidewaiter.yaml docker.io/library/nginx:1.27",
+		Example: "  tidewaiter check --config tidewaiter.yaml docker.io/library/nginx:1.27\n  tidewaiter check docker.io/library/nginx:1.27 -o sarif > nginx.sarif",
 		Args:    exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			platforms, err := parsePlatforms(asked)
@@ -35,7 +38,7 @@ Exit codes: 0 allowed, 1 could not tell, 2 usage or configuration error, 3 denie
 				if err != nil {
 					return err
 				}
-				if err := inv.print(verdicts, func(w io.Writer) error { return printVerdicts(w, verdicts) }); err != nil {
+				if err := inv.printCheck(ctx, in, args[0], verdicts); err != nil {
 					return err
 				}
 				if slices.ContainsFunc(verdicts, func(v gate.Verdict) bool { return !v.Allowed() }) {
@@ -48,9 +51,21 @@ Exit codes: 0 allowed, 1 could not tell, 2 usage or configuration error, 3 denie
 	cmd.Flags().StringSliceVar(&asked, "platform", nil,
 		"platforms an index must have, whose images are judged, os/architecture[/variant] (default those of gate.platforms it has)")
 	inv.withConfig(cmd)
-	inv.withOutput(cmd)
+	inv.withFormats(cmd, formatSARIF, formatCycloneDX, formatOpenVEX)
 	inv.withQuiet(cmd)
 	return cmd
+}
+
+// printCheck writes what was decided in the format that was asked for.
+func (inv *invocation) printCheck(ctx context.Context, in *instance, reference string, verdicts []gate.Verdict) error {
+	if inv.renderer() == nil {
+		return inv.print(verdicts, func(w io.Writer) error { return printVerdicts(w, verdicts) })
+	}
+	r, err := in.checkReport(ctx, reference, verdicts)
+	if err != nil {
+		return err
+	}
+	return inv.printReport(r)
 }
 
 // withInstance runs do with an instance by the configuration, and closes it.
@@ -59,15 +74,19 @@ func (inv *invocation) withInstance(ctx context.Context, do func(context.Context
 	if err != nil {
 		return err
 	}
-	level := "warn" // a command's own output says what it did
+	level, bar, talk := "warn", newProgress(inv.stderr), inv.stderr // a command's own output says what it did
 	if inv.quiet {
-		level = "error"
+		level, bar = "error", nil
 	}
-	in, err := openInstance(ctx, c, newLogger(inv.stderr, level, "text"))
+	if bar != nil {
+		talk = bar
+	}
+	in, err := openShown(ctx, c, newLogger(talk, level, "text"), bar)
 	if err != nil {
 		return err
 	}
 	err = do(ctx, in)
+	bar.end()
 	if closeErr := in.close(); err == nil {
 		err = closeErr
 	}
@@ -76,19 +95,21 @@ func (inv *invocation) withInstance(ctx context.Context, do func(context.Context
 
 // resolve returns the candidate a reference names, and refuses what clients could not ask for either.
 func (in *instance) resolve(ctx context.Context, reference string) (gate.Candidate, error) {
-	ref, err := oci.ParseReference(reference, in.config.DefaultUpstream)
+	ref, err := oci.ParseReference(reference, in.config.DefaultUpstream, in.hosted.Hosts)
 	if err != nil {
 		return gate.Candidate{}, usageError(err)
 	}
-	if err := in.upstreams.Allowed(ref.Repository); err != nil {
-		return gate.Candidate{}, &exitError{exitDenied, err}
+	if ref.Repository.Upstream != "" {
+		if err := in.upstreams.Allowed(ref.Repository); err != nil {
+			return gate.Candidate{}, &exitError{exitDenied, err}
+		}
 	}
 	if ref.Digest == "" {
-		found, err := in.upstreams.Resolve(ctx, ref.Repository, ref.Tag)
+		desc, _, err := in.contents().Resolve(ctx, ref.Repository, ref.Tag)
 		if err != nil {
 			return gate.Candidate{}, fmt.Errorf("resolving %s: %w", ref, err)
 		}
-		ref.Digest = found.Descriptor.Digest
+		ref.Digest = desc.Digest
 	}
 	return gate.Candidate{Repository: ref.Repository, Digest: ref.Digest}, nil
 }

@@ -17,6 +17,8 @@ import (
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/spf13/viper"
 
+	"github.com/tidewaiter/tidewaiter/access"
+	"github.com/tidewaiter/tidewaiter/advisories"
 	"github.com/tidewaiter/tidewaiter/cache"
 	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/policy"
@@ -32,7 +34,7 @@ type config struct {
 	Redis           redisConfig
 	Upstreams       []upstreamConfig
 	DefaultUpstream string `mapstructure:"default_upstream"`
-	Hosted          []any
+	Hosted          []hostedConfig
 	PolicyFiles     []string `mapstructure:"policy_files"`
 	TrustFiles      []string `mapstructure:"trust_files"`
 	Advisories      advisoriesConfig
@@ -45,6 +47,7 @@ type config struct {
 
 type listenConfig struct {
 	Registry string
+	Names    []string
 	Admin    string
 	AdminURL string `mapstructure:"admin_url"`
 	TLS      struct {
@@ -68,14 +71,10 @@ type redisConfig struct {
 }
 
 type upstreamConfig struct {
-	Host        string
-	URL         string
-	Realms      []string
-	Credentials struct {
-		Username     string
-		PasswordFile string `mapstructure:"password_file"`
-		Helper       string
-	}
+	Host                   string
+	URL                    string
+	Realms                 []string
+	Credentials            credentialsConfig
 	CAFile                 string `mapstructure:"ca_file"`
 	Allow                  []string
 	Deny                   []string
@@ -84,6 +83,13 @@ type upstreamConfig struct {
 	Mirrors                []string
 	UnsafePrivateAddresses bool   `mapstructure:"unsafe_private_addresses"`
 	SignaturesIn           string `mapstructure:"signatures_in"`
+}
+
+type hostedConfig struct {
+	Repositories []string
+	ForwardTo    string `mapstructure:"forward_to"`
+	Tags         string
+	Pending      *time.Duration
 }
 
 type advisoriesConfig struct {
@@ -101,26 +107,10 @@ type gateConfig struct {
 	UnsafeUnsandboxedScan bool `mapstructure:"unsafe_unsandboxed_scan"`
 }
 
-type accessConfig struct {
-	Anonymous []struct {
-		Repositories []string
-		Actions      []string
-	}
-	Basic struct {
-		HtpasswdFile string `mapstructure:"htpasswd_file"`
-	}
-	Tokens struct {
-		KeyFile string `mapstructure:"key_file"`
-		TTL     time.Duration
-	}
-	OIDC   []any
-	Grants []any
-}
-
 // defaults are the values of keys that are not written.
 func defaults() map[string]any {
 	return map[string]any{
-		"listen.registry": "127.0.0.1:5000", "listen.admin": "127.0.0.1:5001", "listen.admin_url": "",
+		"listen.registry": "127.0.0.1:5000", "listen.names": []string{}, "listen.admin": "127.0.0.1:5001", "listen.admin_url": "",
 		"listen.tls.cert": "", "listen.tls.key": "", "listen.tls.client_ca": "", "listen.unsafe_plaintext": false,
 		"storage.filesystem.root": "./tidewaiter-data", "storage.max_bytes": "0",
 		"redis.url": "", "redis.seal_key_file": "",
@@ -128,7 +118,8 @@ func defaults() map[string]any {
 		"advisories.source": "", "advisories.path": "", "advisories.refresh": "6h", "advisories.max_age": "72h",
 		"gate.hold": "55s", "gate.platforms": []string{"linux/amd64", "linux/arm64"}, "gate.max_image_bytes": "20GiB",
 		"gate.workers": 0, "gate.unsafe_unsandboxed_scan": false,
-		"access.basic.htpasswd_file": "", "access.tokens.key_file": "", "access.tokens.ttl": "15m",
+		"access.unsafe_anonymous_push": false, "access.basic.htpasswd_file": "",
+		"access.tokens.key_file": "", "access.tokens.ttl": "15m", "access.tokens.realm": "", "access.tokens.robots_file": "",
 		"audit.path": "", "log.level": "info", "log.format": "json",
 	}
 }
@@ -206,6 +197,7 @@ func (c *config) problems() []error {
 		problem(set, "%s is not supported by this version", key)
 	}
 	problem((c.Listen.TLS.Cert == "") != (c.Listen.TLS.Key == ""), "listen.tls needs both cert and key")
+	problem(c.Listen.TLS.ClientCA != "" && c.Listen.TLS.Cert == "", "listen.tls.client_ca needs cert and key")
 	for key, address := range map[string]string{"listen.registry": c.Listen.Registry, "listen.admin": c.Listen.Admin} {
 		_, port, err := net.SplitHostPort(address)
 		problem(err != nil, "%s: %q is not host:port", key, address)
@@ -215,20 +207,17 @@ func (c *config) problems() []error {
 		problem(exposed && c.Listen.TLS.Cert == "" && !c.Listen.UnsafePlaintext, "%s: %s is not loopback, so it needs listen.tls or listen.unsafe_plaintext: true", key, address)
 	}
 	problem(c.Listen.AdminURL != "" && !isWebURL(c.Listen.AdminURL), "listen.admin_url: %q is not an http or https URL", c.Listen.AdminURL)
-	problem(!isLoopback(c.Listen.Registry) && len(c.Access.Anonymous) == 0, "access.anonymous must say who may pull, because listen.registry is not loopback")
-	for _, a := range c.Access.Anonymous {
-		problem(!slices.Equal(a.Actions, []string{"pull"}), "access.anonymous: actions must be [pull]")
-		for _, p := range a.Repositories {
-			_, err := oci.ParseFullPattern(p)
-			problem(err != nil, "access.anonymous: %v", err)
-		}
-	}
+	found = append(found, c.accessProblems()...)
 	problem(c.Storage.Filesystem.Root == "", "storage.filesystem.root is empty")
 	problem(c.Redis.URL != "" && c.Redis.SealKeyFile == "", "redis.url needs redis.seal_key_file")
 	problem(c.Redis.URL != "" && !isRedisURL(c.Redis.URL), "redis.url is not redis://, rediss:// or unix://") // not shown: it may hold a password
 	problem(!oci.ValidHost(c.DefaultUpstream), "default_upstream: %q is not a host", c.DefaultUpstream)
 	problem(c.Gate.Hold <= 0, "gate.hold must be positive")
 	problem(c.Gate.Workers < 0, "gate.workers must not be negative")
+	if c.Advisories.Source != "" {
+		_, err := advisories.ParseSource(c.Advisories.Source)
+		problem(err != nil, "advisories.source: %v", err)
+	}
 	problem(c.Advisories.MaxAge < 0, "advisories.max_age must not be negative")
 	problem(c.Advisories.Refresh < 0, "advisories.refresh must not be negative")
 	for _, p := range c.Gate.Platforms {
@@ -237,6 +226,8 @@ func (c *config) problems() []error {
 	}
 	problem(!slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level), "log.level: %q is not debug, info, warn or error", c.Log.Level)
 	problem(!slices.Contains([]string{"json", "text"}, c.Log.Format), "log.format: %q is neither json nor text", c.Log.Format)
+	_, hostedProblems := c.hostedRules()
+	found = append(found, hostedProblems...)
 	slices.SortFunc(found, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return found
 }
@@ -257,9 +248,17 @@ func (c *config) installationProblems() []error {
 	if policyErr == nil && trustErr == nil {
 		note(policy.CheckAuthorities(set, roots))
 	}
-	upstreams, err := upstream.New(c.upstreams(), upstream.Options{})
+	note(access.CheckFiles(c.access()))
+	if c.Listen.TLS.ClientCA != "" {
+		_, err := readClientCAs(c.Listen.TLS.ClientCA)
+		note(err)
+	}
+	dialled, err := c.dialled()
 	note(err)
-	if err == nil {
+	upstreams, err := upstream.New(dialled, upstream.Options{})
+	note(err)
+	upstreamsAreSound := err == nil // else what is wrong with the one of the advisories has been said
+	if upstreamsAreSound {
 		upstreams.Close()
 	}
 	if c.Redis.SealKeyFile != "" {
@@ -273,7 +272,16 @@ func (c *config) installationProblems() []error {
 			}
 		}
 	}
-	if c.Advisories.Path != "" {
+	switch {
+	case c.Advisories.Source != "":
+		_, err := c.advisoryFolder()
+		note(err)
+		if registries, _, err := c.advisorySource(upstream.Options{}); err == nil {
+			registries.Close()
+		} else if upstreamsAreSound {
+			note(err)
+		}
+	case c.Advisories.Path != "":
 		_, err := os.Stat(c.Advisories.Path)
 		note(err)
 	}
@@ -282,19 +290,10 @@ func (c *config) installationProblems() []error {
 
 // unsupported maps the keys this version cannot act on to whether they are set.
 func (c *config) unsupported() map[string]bool {
-	keys := map[string]bool{
+	return map[string]bool{
 		"storage.s3": c.Storage.S3 != nil, "storage.gcs": c.Storage.GCS != nil, "storage.azure": c.Storage.Azure != nil,
-		"storage.max_bytes": c.Storage.MaxBytes != 0, "hosted": len(c.Hosted) > 0, "webhooks": len(c.Webhooks) > 0,
-		"audit.path": c.Audit.Path != "", "advisories.source": c.Advisories.Source != "", "listen.tls.client_ca": c.Listen.TLS.ClientCA != "",
-		"access.basic": c.Access.Basic.HtpasswdFile != "", "access.tokens": c.Access.Tokens.KeyFile != "",
-		"access.oidc": len(c.Access.OIDC) > 0, "access.grants": len(c.Access.Grants) > 0,
+		"storage.max_bytes": c.Storage.MaxBytes != 0, "webhooks": len(c.Webhooks) > 0,
 	}
-	for _, u := range c.Upstreams {
-		if u.Credentials.Helper != "" {
-			keys["credentials.helper of upstream "+u.Host] = true
-		}
-	}
-	return keys
 }
 
 // upstreams returns the upstreams to pull from: those configured, or the well-known ones.
@@ -322,6 +321,9 @@ func (c *config) unsafe() []string {
 	var on []string
 	if c.Listen.UnsafePlaintext {
 		on = append(on, "listen.unsafe_plaintext")
+	}
+	if c.Access.UnsafeAnonymousPush {
+		on = append(on, "access.unsafe_anonymous_push")
 	}
 	if c.Gate.UnsafeUnsandboxedScan {
 		on = append(on, "gate.unsafe_unsandboxed_scan")

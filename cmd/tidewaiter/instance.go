@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -17,8 +18,13 @@ import (
 
 	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
 
+	"github.com/tidewaiter/tidewaiter/access"
+	"github.com/tidewaiter/tidewaiter/advisories"
+	"github.com/tidewaiter/tidewaiter/audit"
 	"github.com/tidewaiter/tidewaiter/cache"
+	"github.com/tidewaiter/tidewaiter/forward"
 	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/hosted"
 	"github.com/tidewaiter/tidewaiter/ledger"
 	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/policy"
@@ -39,18 +45,30 @@ type instance struct {
 	meters     *meters
 	policies   *policy.Files
 	advisories *scan.Advisories
+	updater    *advisories.Updater // nil unless advisories are fetched
 	layers     *scan.Layers
 	ledger     *ledger.Ledger
 	verdicts   *cache.Verdicts
 	upstreams  *upstream.Registries
 	quarantine *quarantine.Quarantine
+	uploads    *quarantine.Uploads
+	hosted     *hosted.Repositories
+	key        seal.Key
+	audit      *audit.Log // these two only while serving
+	access     *access.Control
+	forwarder  *forward.Forwarder
 	gate       *gate.Gate
 	closers    []func() error // in the order of opening
 }
 
 // openInstance opens, in this order: what is decided by, where things are kept, where they come from, what examines them, and the
 // gate that joins it all. Whoever gets an instance closes it.
-func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance, err error) {
+func openInstance(ctx context.Context, c *config, log *slog.Logger) (*instance, error) {
+	return openShown(ctx, c, log, nil)
+}
+
+// openShown is openInstance with a bar, which may be nil, that tells of the blobs being fetched.
+func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) (_ *instance, err error) {
 	in := &instance{config: c, log: log, meters: newMeters()} // not a named result: those that return nil would close that
 	defer func() {
 		if err != nil {
@@ -62,12 +80,15 @@ func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance
 	if in.policies, err = policy.Open(ctx, c.PolicyFiles, c.TrustFiles, time.Now, log); err != nil {
 		return nil, usageError(err)
 	}
-	if in.advisories, err = scan.OpenAdvisories(ctx, c.Advisories.Path, c.Advisories.MaxAge, time.Now); errors.Is(err, fs.ErrNotExist) {
+	if in.advisories, err = openAdvisories(ctx, c, log); errors.Is(err, fs.ErrNotExist) {
 		return nil, usageError(err)
 	} else if err != nil {
 		return nil, err
 	}
 	in.closers = append(in.closers, in.advisories.Close)
+	if err = in.openUpdater(); err != nil {
+		return nil, err
+	}
 
 	// Where things are kept.
 	root, err := filepath.Abs(c.Storage.Filesystem.Root)
@@ -75,27 +96,34 @@ func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance
 		return nil, err
 	}
 	driver := filesystem.New(filesystem.DriverParameters{RootDirectory: root, MaxThreads: storageThreads})
-	key, err := openSealKey(c, root)
-	if err != nil {
+	if in.key, err = openSealKey(c, root); err != nil {
 		return nil, err
 	}
-	in.ledger = ledger.New(driver, key, log, time.Now)
-	if in.verdicts, err = cache.New(cache.Options{RedisURL: c.Redis.URL, Key: key, Logger: log}); err != nil {
+	in.ledger = ledger.New(driver, in.key, log, time.Now)
+	if in.verdicts, err = cache.New(cache.Options{RedisURL: c.Redis.URL, Key: in.key, Logger: log}); err != nil {
 		return nil, usageError(err) // nothing is connected to yet: what is wrong is what was written
 	}
 	in.closers = append(in.closers, in.verdicts.Close)
 
 	// Where they come from.
-	in.upstreams, err = upstream.New(c.upstreams(), upstream.Options{UserAgent: "tidewaiter/" + version, Log: log, Observe: in.meters.exchange})
+	dialled, err := c.dialled()
+	if err != nil {
+		return nil, usageError(err)
+	}
+	in.upstreams, err = upstream.New(dialled, upstream.Options{UserAgent: "tidewaiter/" + version, Log: log, Observe: in.meters.exchange})
 	if err != nil {
 		return nil, usageError(err)
 	}
 	in.closers = append(in.closers, func() error { in.upstreams.Close(); return nil })
-	in.quarantine, err = quarantine.New(in.upstreams, driver, root, filepath.Join(root, "tidewaiter", "spool"), log)
+	in.quarantine, err = quarantine.New(shown{in.upstreams, bar}, driver, root, filepath.Join(root, "tidewaiter", "spool"), log)
 	if err != nil {
 		return nil, err
 	}
 	in.closers = append(in.closers, in.quarantine.Close)
+	in.uploads = in.quarantine.Uploads(int64(c.Gate.MaxImageBytes), time.Now)
+	if err := in.openHosted(); err != nil {
+		return nil, err
+	}
 
 	// What examines them.
 	in.layers, err = scan.NewLayers(scan.Options{Workers: c.Gate.Workers, TempDir: in.quarantine.TempDir(), UnsafeUnsandboxed: c.Gate.UnsafeUnsandboxedScan, Logger: log})
@@ -103,21 +131,22 @@ func openInstance(ctx context.Context, c *config, log *slog.Logger) (_ *instance
 		return nil, err
 	}
 	in.closers = append(in.closers, in.layers.Close)
-	aliases, revision := signerAliases(c.upstreams())
+	aliases, revision := in.signerAliases()
 	verifier, err := signing.New(signing.Options{
-		Registry: in.upstreams, Roots: in.policies.Roots, SignaturesIn: in.upstreams.SignaturesIn, ReferenceAliases: aliases, Revision: revision,
+		Registry: in.contents(), Roots: in.policies.Roots, SignaturesIn: in.upstreams.SignaturesIn, ReferenceAliases: aliases, Revision: revision,
 	})
 	if err != nil {
 		return nil, err
 	}
 
 	in.gate = gate.New(gate.Options{
-		Bytes: in.quarantine, Releases: in.quarantine, Scanner: in.layers, Advisories: in.advisories, Signatures: verifier,
-		Policies: in.policies, Verdicts: in.verdicts, Inventories: in.ledger, Records: in.ledger,
+		Bytes: in.quarantine, Releases: releases{in.quarantine, in.hosted}, Scanner: in.layers, Advisories: in.advisories, Signatures: verifier,
+		Policies: in.policies, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted},
 		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.meters.verdict,
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,
 	})
 	in.closers = append(in.closers, func() error { in.gate.Close(); return nil })
+	in.openForwarder()
 	return in, nil
 }
 
@@ -161,6 +190,7 @@ func (in *instance) reload(ctx context.Context) {
 		in.log.ErrorContext(ctx, "the policies stay as they were", "err", err)
 	}
 	in.reloadAdvisories(ctx)
+	in.access.Reload(ctx)
 }
 
 func (in *instance) reloadAdvisories(ctx context.Context) {
@@ -169,7 +199,8 @@ func (in *instance) reloadAdvisories(ctx context.Context) {
 		in.log.ErrorContext(ctx, "the advisories stay as they were", "err", err)
 	}
 	if changed {
-		in.log.InfoContext(ctx, "advisories replaced", "snapshot", in.advisories.Snapshot().ID)
+		snapshot := in.advisories.Snapshot()
+		in.log.InfoContext(ctx, "advisories replaced", "snapshot", snapshot.ID, "built", snapshot.UpdatedAt)
 	}
 }
 
@@ -186,16 +217,25 @@ func openSealKey(c *config, root string) (seal.Key, error) {
 	if err := os.MkdirAll(root, 0o750); err != nil {
 		return seal.Key{}, err
 	}
-	return seal.CreateKey(filepath.Join(root, "seal.key"))
+	return seal.CreateKey(filepath.Join(root, sealKeyName))
 }
 
-// signerAliases returns the further names by which signers know repositories, those of the hosts behind an upstream's name, and a
-// revision of them.
-func signerAliases(upstreams []upstream.Config) (func(oci.Repository) []string, string) {
-	hosts := map[string][]string{}
+// sealKeyName is the seal key's file in the storage's root, unless the configuration names another.
+const sealKeyName = "seal.key"
+
+// loadSealKey is openSealKey for those who only check what was sealed: it makes no key.
+func loadSealKey(c *config) (seal.Key, error) {
+	return seal.LoadKey(cmp.Or(c.Redis.SealKeyFile, filepath.Join(c.Storage.Filesystem.Root, sealKeyName)))
+}
+
+// signerAliases returns the further names by which signers know repositories, those of the hosts behind an upstream's name and those
+// of this proxy, and a revision of them.
+func (in *instance) signerAliases() (func(oci.Repository) []string, string) {
+	hosts := map[string][]string{"": ownNames(in.config)}
 	h := sha256.New()
-	for _, u := range upstreams {
-		_, _ = fmt.Fprintf(h, "%q %q", u.Host, u.SignaturesIn) // a hash never fails
+	_, _ = fmt.Fprintf(h, "%q", hosts[""]) // a hash never fails
+	for _, u := range in.config.upstreams() {
+		_, _ = fmt.Fprintf(h, "%q %q", u.Host, u.SignaturesIn)
 		for _, raw := range append([]string{u.URL}, u.Mirrors...) {
 			if parsed, err := url.Parse(raw); err == nil && parsed.Host != "" && parsed.Host != u.Host {
 				hosts[u.Host] = append(hosts[u.Host], parsed.Host)
@@ -212,45 +252,13 @@ func signerAliases(upstreams []upstream.Config) (func(oci.Repository) []string, 
 	}, hex.EncodeToString(h.Sum(nil))
 }
 
-// resolver is the upstreams as the proxy and the console ask them: for what clients may see.
-type resolver struct {
-	*upstream.Registries
-	pullable []oci.Pattern // who asks without a name may pull these
-}
-
-// Allowed returns nil if clients may ask for repo.
-func (r resolver) Allowed(repo oci.Repository) error {
-	name := repo.String()
-	if !slices.ContainsFunc(r.pullable, func(p oci.Pattern) bool { return p.Match(name) }) {
-		return &oci.Error{Code: oci.CodeDenied, Message: name + " is not among what access.anonymous lets be pulled"}
-	}
-	return r.Registries.Allowed(repo)
-}
+// resolver is the upstreams as the proxy asks them: for what clients may see.
+type resolver struct{ *upstream.Registries }
 
 // Resolve returns the descriptor of reference.
 func (r resolver) Resolve(ctx context.Context, repo oci.Repository, reference string) (oci.Descriptor, bool, error) {
 	found, err := r.Registries.Resolve(ctx, repo, reference)
 	return found.Descriptor, found.Stale, err
-}
-
-// resolver returns the upstreams as clients may ask them.
-func (in *instance) resolver() (resolver, error) {
-	r := resolver{Registries: in.upstreams}
-	patterns := []string{"**"} // the default, which only loopback has
-	if len(in.config.Access.Anonymous) > 0 {
-		patterns = nil
-	}
-	for _, a := range in.config.Access.Anonymous {
-		patterns = append(patterns, a.Repositories...)
-	}
-	for _, s := range patterns {
-		p, err := oci.ParseFullPattern(s)
-		if err != nil {
-			return resolver{}, err
-		}
-		r.pullable = append(r.pullable, p)
-	}
-	return r, nil
 }
 
 // newLogger returns the logger the configuration asks for. Its levels and formats were checked when it was read.

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/oci"
+	"github.com/tidewaiter/tidewaiter/report"
 )
 
 // imageInventory is what the command prints.
@@ -17,6 +19,8 @@ type imageInventory struct {
 	Repository string     `json:"repository"`
 	Digest     oci.Digest `json:"digest"`
 	gate.Inventory
+
+	candidate gate.Candidate
 }
 
 func newInventory(inv *invocation) *cobra.Command {
@@ -25,8 +29,9 @@ func newInventory(inv *invocation) *cobra.Command {
 		Use:   "inventory REF",
 		Short: "List the packages of an image",
 		Long: `List the packages of an image, from its upstream, whatever the policy says of it. Layers read before, by any command or the proxy over
-the same storage, are not read again. What could not be examined is listed as gaps.`,
-		Example: "  tidewaiter inventory docker.io/library/nginx:1.27 --platform linux/arm64 -o json",
+the same storage, are not read again. What could not be examined is listed as gaps. CycloneDX and SPDX are bills of materials; their time
+is now, or SOURCE_DATE_EPOCH.`,
+		Example: "  tidewaiter inventory docker.io/library/nginx:1.27 --platform linux/arm64 -o json\n  tidewaiter inventory docker.io/library/nginx:1.27 -o cyclonedx > nginx.cdx.json",
 		Args:    exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			platform, err := parsePlatform(asked)
@@ -38,13 +43,21 @@ the same storage, are not read again. What could not be examined is listed as ga
 				if err != nil {
 					return err
 				}
+				if inv.renderer() != nil {
+					r, err := in.newReport(args[0], time.Now())
+					if err != nil {
+						return err
+					}
+					r.Images = []report.Image{{Candidate: found.candidate, Inventory: found.Inventory}}
+					return inv.printReport(r)
+				}
 				return inv.print(found, func(w io.Writer) error { return printInventory(w, found) })
 			})
 		},
 	}
 	cmd.Flags().StringVar(&asked, "platform", "linux/amd64", "which image of an index, os/architecture[/variant]")
 	inv.withConfig(cmd)
-	inv.withOutput(cmd)
+	inv.withFormats(cmd, formatCycloneDX, formatSPDX)
 	inv.withQuiet(cmd)
 	return cmd
 }
@@ -65,7 +78,7 @@ func (in *instance) inventory(ctx context.Context, reference string, asked platf
 	if err != nil {
 		return imageInventory{}, fmt.Errorf("reading %s: %w", c, err)
 	}
-	return imageInventory{Repository: c.Repository.String(), Digest: c.Digest, Inventory: found}, nil
+	return imageInventory{Repository: c.Repository.String(), Digest: c.Digest, Inventory: found, candidate: c}, nil
 }
 
 func printInventory(w io.Writer, found imageInventory) error {

@@ -21,7 +21,15 @@ func listen(ctx context.Context, c *config, address string, log *slog.Logger) (n
 	if _, err := certificate.get(nil); err != nil {
 		return nil, usageError(errors.Join(err, l.Close()))
 	}
-	return tls.NewListener(l, &tls.Config{GetCertificate: certificate.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}), nil
+	settings := &tls.Config{GetCertificate: certificate.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+	if c.Listen.TLS.ClientCA == "" {
+		return tls.NewListener(l, settings), nil
+	}
+	clients := &clientCAFile{path: c.Listen.TLS.ClientCA, log: log}
+	if _, err := clients.get(); err != nil {
+		return nil, usageError(errors.Join(err, l.Close()))
+	}
+	return tls.NewListener(l, clients.asking(settings)), nil
 }
 
 // certificateFiles is a certificate that is read again whenever one of its files has changed. It is safe for concurrent use.
@@ -71,13 +79,21 @@ func (f *certificateFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 
 // state looks at both files: a renewed certificate with its old key file has changed as much as the reverse.
 func (f *certificateFiles) state() (pairState, error) {
-	cert, err := os.Stat(f.cert)
+	cert, err := stateOf(f.cert)
 	if err != nil {
 		return pairState{}, err
 	}
-	key, err := os.Stat(f.key)
+	key, err := stateOf(f.key)
 	if err != nil {
 		return pairState{}, err
 	}
-	return pairState{fileState{cert.ModTime().UnixNano(), cert.Size()}, fileState{key.ModTime().UnixNano(), key.Size()}}, nil
+	return pairState{cert, key}, nil
+}
+
+func stateOf(path string) (fileState, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fileState{}, err
+	}
+	return fileState{info.ModTime().UnixNano(), info.Size()}, nil
 }

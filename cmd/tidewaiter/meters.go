@@ -6,6 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/tidewaiter/tidewaiter/access"
+	"github.com/tidewaiter/tidewaiter/forward"
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/upstream"
 )
@@ -20,6 +22,8 @@ type meters struct {
 	reasons   *prometheus.CounterVec
 	exchanges *prometheus.CounterVec
 	received  *prometheus.CounterVec
+	forwards  *prometheus.CounterVec
+	access    *prometheus.CounterVec
 }
 
 func newMeters() *meters {
@@ -44,8 +48,17 @@ func newMeters() *meters {
 		received: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tidewaiter_upstream_received_bytes_total", Help: "Bytes of content read from upstreams.",
 		}, []string{"upstream", "kind"}),
+		forwards: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidewaiter_forwards_total", Help: "Attempts to copy an admitted manifest to an upstream, by outcome.",
+		}, []string{"outcome"}),
+		access: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidewaiter_access_total", Help: "What came of who asked, and what happened to the files that say who may, by event.",
+		}, []string{"event"}),
 	}
-	m.registry.MustRegister(m.steps, m.failures, m.verdicts, m.reasons, m.exchanges, m.received,
+	for _, e := range access.Events() { // there from the start, so that whoever alerts sees the first one
+		m.access.WithLabelValues(string(e))
+	}
+	m.registry.MustRegister(m.forwards, m.access, m.steps, m.failures, m.verdicts, m.reasons, m.exchanges, m.received,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -56,6 +69,10 @@ func (m *meters) step(step string, took time.Duration, err error) {
 		m.failures.WithLabelValues(step).Inc()
 	}
 }
+
+func (m *meters) accessed(e access.Event) { m.access.WithLabelValues(string(e)).Inc() }
+
+func (m *meters) forwarded(e forward.Event) { m.forwards.WithLabelValues(string(e.Outcome)).Inc() }
 
 func (m *meters) verdict(v gate.Verdict) {
 	m.verdicts.WithLabelValues(v.Decision.String()).Inc()
@@ -78,6 +95,14 @@ func (m *meters) watch(in *instance, served ...prometheus.Collector) {
 	count := func(name, help string, value func() uint64) prometheus.Collector {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
 	}
+	moment := func(name, help string, at func() time.Time) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+			if t := at(); !t.IsZero() {
+				return float64(t.Unix())
+			}
+			return 0
+		})
+	}
 	m.registry.MustRegister(served...)
 	m.registry.MustRegister(
 		count("tidewaiter_verdict_cache_hits_total", "Verdicts remembered in process.", func() uint64 { return in.verdicts.Stats().Hits }),
@@ -87,14 +112,14 @@ func (m *meters) watch(in *instance, served ...prometheus.Collector) {
 		count("tidewaiter_redis_errors_total", "Calls Redis did not answer as it should.", func() uint64 { return in.verdicts.Stats().RedisErrors }),
 		count("tidewaiter_ledger_broken_verdicts_total", "Recorded verdicts that were not believed.", func() uint64 { return in.ledger.Stats().BrokenVerdicts }),
 		count("tidewaiter_ledger_broken_inventories_total", "Recorded inventories that were not believed.", func() uint64 { return in.ledger.Stats().BrokenInventories }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "tidewaiter_advisories_updated_timestamp_seconds", Help: "When the advisory data in use was built; 0 for none.",
-		}, func() float64 {
-			if at := in.advisories.Snapshot().UpdatedAt; !at.IsZero() {
-				return float64(at.Unix())
-			}
-			return 0
-		}),
+		moment("tidewaiter_advisories_updated_timestamp_seconds", "When the advisory data in use was built; 0 for none.",
+			func() time.Time { return in.advisories.Snapshot().UpdatedAt }),
+		moment("tidewaiter_advisories_until_timestamp_seconds", "When the advisory data in use is too old to count; 0 for never.",
+			func() time.Time { return in.advisories.Snapshot().Until }),
+		moment("tidewaiter_advisories_last_success_timestamp_seconds", "When fetching advisory data last succeeded, whether or not there was any newer; 0 for never.",
+			func() time.Time { return in.attempts().SucceededAt }),
+		moment("tidewaiter_advisories_last_failure_timestamp_seconds", "When fetching advisory data last failed; 0 for never.",
+			func() time.Time { return in.attempts().FailedAt }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "tidewaiter_scan_sandbox_info", Help: "1, labelled with the sandbox layers are read in.",
 			ConstLabels: prometheus.Labels{"sandbox": in.layers.Sandbox()},

@@ -75,7 +75,8 @@ func newRoot(inv *invocation) *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true // it has exit codes of its own
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	root.AddCommand(
-		newServe(inv), newDemo(inv), newCheck(inv), newVerdict(inv), newInventory(inv), newPolicy(inv), newClients(inv), newVersion(inv),
+		newServe(inv), newDemo(inv), newCheck(inv), newVerdict(inv), newInventory(inv), newPolicy(inv), newAdvisories(inv), newClients(inv),
+		newRobot(inv), newTokenKey(inv), newAudit(inv), newVersion(inv),
 	)
 	return root
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -22,7 +21,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/proxy"
 )
 
-// Limits of both listeners. Bodies have no deadline: a slow node may take an hour over a layer.
+// Limits of both listeners. Those of bodies are in pace.go.
 const (
 	headerTimeout  = 10 * time.Second // a request line and headers arrive in one packet or two
 	idleTimeout    = 2 * time.Minute  // longer than the pauses of a pull
@@ -43,7 +42,7 @@ func newServe(inv *invocation) *cobra.Command {
 
 Without a configuration it listens on loopback only, keeps everything under ./tidewaiter-data, pulls from the well-known public
 registries, and judges by the shipped policy, which denies critical vulnerabilities that have a fix. That policy needs advisory data:
-without advisories.path every image is denied, and says so.
+without any, from advisories.source, advisories.path or "tidewaiter advisories import", every image is denied, and says so.
 
 SIGHUP reads policies, trust files and advisories again. SIGTERM ends the process: it is not ready any more, what is being sent is
 finished, and whoever waits for a verdict is told to come back. A second SIGTERM ends it at once.`,
@@ -72,6 +71,9 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 		return err
 	}
 	defer func() { err = errors.Join(err, in.close()) }()
+	if err := in.openAccess(); err != nil {
+		return err
+	}
 	registryListener, err := listen(ctx, c, c.Listen.Registry, log)
 	if err != nil {
 		return err
@@ -87,10 +89,7 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	at := addresses{registry: registryListener.Addr().String(), admin: adminListener.Addr().String()}
-	registry, admin, err := buildHandlers(ctx, in, at)
-	if err != nil {
-		return err
-	}
+	registry, admin := buildHandlers(ctx, in, at)
 
 	// Run.
 	failed := make(chan error, 2) // one for each server
@@ -101,8 +100,16 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 		}
 	})
 	running.Go(func() { in.keepFresh(ctx) })
+	running.Go(func() { in.tend(ctx) })
+	if c.forwards() {
+		running.Go(func() { in.forwarder.Run(ctx) })
+	}
+	running.Go(func() { in.watchAdvisories(ctx) })
+	running.Go(func() { in.fetchAdvisories(ctx) })
 	servers := []*http.Server{newServer(registry, log), newServer(admin, log)}
-	for i, l := range []net.Listener{registryListener, adminListener} {
+	listeners := []*bounded{newBounded(registryListener, maxConnections, log), newBounded(adminListener, maxAdminConnections, log)}
+	for i, l := range listeners {
+		servers[i].ConnState = l.changed
 		running.Go(func() {
 			if err := servers[i].Serve(l); !errors.Is(err, http.ErrServerClosed) {
 				failed <- fmt.Errorf("serving %s: %w", l.Addr(), err)
@@ -167,12 +174,8 @@ func (w waits) Judge(ctx context.Context, c gate.Candidate) (gate.Verdict, error
 func (w waits) Start(c gate.Candidate) { w.judge.Start(c) }
 
 // buildHandlers returns what answers clients and what answers operators. When ctx ends so do readiness and the waits for verdicts.
-func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, admin http.Handler, err error) {
+func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, admin http.Handler) {
 	c := in.config
-	resolver, err := in.resolver()
-	if err != nil {
-		return nil, nil, err
-	}
 	adminURL := c.Listen.AdminURL
 	if adminURL == "" {
 		adminURL = "http://" + at.admin
@@ -187,14 +190,20 @@ func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, a
 		return in.ready(asking)
 	}
 	p := proxy.New(proxy.Options{
-		Judge: waits{judge: in.gate, until: ctx}, Released: in.quarantine.Released(), Resolver: resolver, Referrers: in.upstreams, History: in.ledger, Log: in.log,
-		DefaultUpstream: c.DefaultUpstream, AdminURL: strings.TrimSuffix(adminURL, "/"), Hold: c.Gate.Hold, Platforms: c.Gate.Platforms,
+		Callers: in.access, Rights: in.access,
+		Judge: waits{judge: in.gate, until: ctx}, Released: in.quarantine.Released(), Resolver: resolver{in.upstreams}, Referrers: in.contents(), History: in.ledger,
+		Hosted: in.proxied(), Log: in.log, DefaultUpstream: c.DefaultUpstream, AdminURL: strings.TrimSuffix(adminURL, "/"), Hold: c.Gate.Hold, Platforms: c.Gate.Platforms,
 	})
 	in.meters.watch(in, p.Metrics()...)
-	return p, console.New(console.Options{
-		History: in.ledger, Resolver: resolver, Metrics: in.meters.registry, Log: in.log, Ready: ready,
+	var reviewers console.Access // nil for everybody who reaches the address
+	if c.hasReviewers() {
+		reviewers = in.access
+	}
+	return in.withTokens(p), console.New(console.Options{
+		Access:  reviewers,
+		History: in.ledger, Resolver: in.contents(), Hosts: in.hosted.Hosts, Metrics: in.meters.registry, Log: in.log, Ready: ready,
 		DefaultUpstream: c.DefaultUpstream, Version: version, Unsafe: c.unsafe(),
-	}), nil
+	})
 }
 
 // announce says at start what the process goes by.
@@ -206,7 +215,15 @@ func (in *instance) announce(ctx context.Context, at addresses) {
 		in.log.WarnContext(ctx, "an unsafe option is on", "option", option)
 	}
 	if snapshot.ID == "" {
-		in.log.WarnContext(ctx, "there is no advisory data: policies that ask for vulnerabilities deny every image; set advisories.path")
+		in.log.WarnContext(ctx, "there is no advisory data: policies that ask for vulnerabilities deny every image; set advisories.source, or import some")
+	} else if !snapshot.Until.IsZero() && !time.Now().Before(snapshot.Until) {
+		in.log.WarnContext(ctx, "the advisory data is older than advisories.max_age: that is a gap, which denies", "built", snapshot.UpdatedAt)
+	}
+	if !in.config.hasReviewers() && !isLoopback(in.config.Listen.Admin) {
+		in.log.WarnContext(ctx, "whoever reaches listen.admin can see what was decided; grant review to somebody to have others asked who they are")
+	}
+	if !in.audit.Durable() {
+		in.log.WarnContext(ctx, "the audit log goes to this log alone; set audit.path to keep it, chained")
 	}
 	if in.config.Redis.SealKeyFile == "" {
 		in.log.WarnContext(ctx, "the seal key lies in the storage it seals; set redis.seal_key_file to keep it elsewhere")
@@ -238,7 +255,7 @@ func (in *instance) keepFresh(ctx context.Context) {
 
 func newServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler: h, DisableGeneralOptionsHandler: true, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		Handler: paced(h), DisableGeneralOptionsHandler: true, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }

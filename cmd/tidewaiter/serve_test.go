@@ -27,6 +27,11 @@ type serving struct {
 
 func (l *lab) serve(t *testing.T) *serving {
 	t.Helper()
+	return l.serveLogging(t, slog.New(slog.DiscardHandler))
+}
+
+func (l *lab) serveLogging(t *testing.T, log *slog.Logger) *serving {
+	t.Helper()
 	c, err := loadConfigFile(l.config)
 	if err != nil {
 		t.Fatal(err)
@@ -35,7 +40,7 @@ func (l *lab) serve(t *testing.T) *serving {
 	s := &serving{stop: stop, ended: make(chan error, 1)}
 	listening := make(chan addresses, 1)
 	go func() {
-		s.ended <- serve(ctx, c, slog.New(slog.DiscardHandler), func(at addresses) { listening <- at })
+		s.ended <- serve(ctx, c, log, func(at addresses) { listening <- at })
 	}()
 	select {
 	case s.addresses = <-listening:

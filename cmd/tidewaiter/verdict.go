@@ -68,7 +68,7 @@ func askImage(ctx context.Context, server, reference string, earlier int) (conso
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
 		return console.Image{}, usageError(fmt.Errorf("server %q is not an http or https URL", server))
 	}
-	if _, err := oci.ParseReference(reference, anyUpstream); err != nil {
+	if _, err := oci.ParseReference(reference, anyUpstream, nil); err != nil {
 		return console.Image{}, usageError(err)
 	}
 	asked := url.URL{

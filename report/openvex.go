@@ -1,0 +1,85 @@
+package report
+
+import (
+	"github.com/tidewaiter/tidewaiter/gate"
+)
+
+// The forms below are those of OpenVEX 0.2.0.
+
+type vexDocument struct {
+	Context    string         `json:"@context"`
+	ID         string         `json:"@id"`
+	Author     string         `json:"author"`
+	Role       string         `json:"role"`
+	Timestamp  string         `json:"timestamp"`
+	Version    int            `json:"version"`
+	Tooling    string         `json:"tooling"`
+	Statements []vexStatement `json:"statements"`
+}
+
+type vexStatement struct {
+	Vulnerability vexVulnerability `json:"vulnerability"`
+	Products      []vexProduct     `json:"products"`
+	Status        string           `json:"status"`
+	StatusNotes   string           `json:"status_notes,omitempty"`
+	Action        string           `json:"action_statement"`
+}
+
+type vexVulnerability struct {
+	Name        string `json:"name"`
+	Description string `json:"description,omitempty"`
+}
+
+type vexProduct struct {
+	ID          string         `json:"@id"`
+	Identifiers vexIdentifiers `json:"identifiers"`
+	// Subcomponents are the packages the statement is about.
+	Subcomponents []vexComponent `json:"subcomponents"`
+}
+
+type vexComponent struct {
+	ID          string         `json:"@id"`
+	Identifiers vexIdentifiers `json:"identifiers"`
+}
+
+type vexIdentifiers struct {
+	PURL string `json:"purl"`
+}
+
+// OpenVEX returns a statement for every finding of the images that were judged. All of them say "affected", and what is to be done: to
+// update, to wait, or, with the waiver's own words, to live with it until the waiver lapses. "Not affected" would be a claim about the code that
+// neither a match of versions nor a waiver makes. Without findings there are no statements; readers take such a document, the format's
+// schema asks for one statement.
+func OpenVEX(r Report) ([]byte, error) {
+	d := vexDocument{
+		Context: "https://openvex.dev/ns/v0.2.0", ID: "https://openvex.dev/docs/public/vex-" + r.identity("openvex"), Author: "Tidewaiter", Role: "image gate",
+		Timestamp: r.created(), Version: 1, Tooling: "tidewaiter/" + r.Version, Statements: []vexStatement{},
+	}
+	for _, i := range r.Images {
+		seen := map[[2]string]bool{} // a package at two paths is one subcomponent
+		for _, f := range i.findings() {
+			purl := packageURL(f.Package, i.Inventory.OS)
+			if seen[[2]string{f.ID, purl}] {
+				continue
+			}
+			seen[[2]string{f.ID, purl}] = true
+			d.Statements = append(d.Statements, vexAbout(f, i.Candidate, purl))
+		}
+	}
+	return encode(d)
+}
+
+func vexAbout(f finding, c gate.Candidate, purl string) vexStatement {
+	image := imageURL(c)
+	s := vexStatement{
+		Vulnerability: vexVulnerability{f.ID, f.Title}, Status: "affected", Action: f.advice(),
+		Products: []vexProduct{{image, vexIdentifiers{image}, []vexComponent{{purl, vexIdentifiers{purl}}}}},
+	}
+	switch f.standing {
+	case waived:
+		s.Action, s.StatusNotes = "accepted: waived by "+f.why, "waived; "+f.advice()
+	case denied, warned:
+		s.StatusNotes = string(f.standing) + ": " + f.why
+	}
+	return s
+}
