@@ -72,7 +72,7 @@ func benchmarkVerify(b *testing.B, bench *bench, want int) {
 	b.ReportAllocs()
 	for b.Loop() {
 		bench.reads = bench.reads[:0]
-		if got, err = v.Verify(b.Context(), bench.candidate(), []string{"release"}); err != nil {
+		if got, err = v.Verify(b.Context(), bench.candidate(), gate.Wanted{Signatures: []string{"release"}}); err != nil {
 			b.Fatal(err)
 		}
 	}
