@@ -32,7 +32,7 @@ var rules = map[string]rule{
 	// The gate decides. It must not know how anything is fetched, kept, read or timed.
 	"gate":   {ours: []string{"oci"}, notFromStd: []string{"net", "os", "database", "archive", "compress"}},
 	"hosted": {ours: []string{"oci", "gate"}, notFromStd: []string{"net", "os", "database"}},
-	"policy": {ours: []string{"oci", "gate"}, theirs: []string{"go.yaml.in/yaml/v3", "github.com/fsnotify/fsnotify"}},
+	"policy": {ours: []string{"oci", "gate"}, theirs: []string{"go.yaml.in/yaml/v3", "github.com/fsnotify/fsnotify", "cel.dev/cel-go"}},
 	// Credentials are fetched here and sent by whoever asks, so neither side knows the other.
 	"credential": {theirs: []string{
 		"github.com/aws/aws-sdk-go-v2/config", "github.com/aws/aws-sdk-go-v2/service/ecr", "golang.org/x/oauth2",
@@ -51,7 +51,8 @@ var rules = map[string]rule{
 	"advisories":       {ours: []string{"oci", "gate"}, theirs: []string{"github.com/fsnotify/fsnotify"}},
 	"report":           {ours: []string{"gate"}, notFromStd: []string{"net", "os"}},
 	"audit":            {ours: []string{"seal"}},
-	"signing":          {ours: []string{"oci", "gate"}, theirs: []string{"github.com/sigstore/", "google.golang.org/protobuf/encoding/protojson"}},
+	"signing":          {ours: []string{"oci", "gate"}, theirs: []string{"github.com/sigstore/", "google.golang.org/protobuf/encoding/protojson", "github.com/notaryproject/", "github.com/opencontainers/image-spec"}},
+	"signing/kms":      {theirs: []string{"github.com/sigstore/sigstore"}},
 	"cache":            {ours: []string{"oci", "gate", "seal"}, theirs: []string{"github.com/hashicorp/golang-lru/v2", "github.com/redis/go-redis/v9"}},
 	"cache/cachetest":  {ours: []string{"oci", "gate"}, theirs: []string{"github.com/google/go-cmp"}},
 	"proxy":            {ours: []string{"oci", "gate", "access", "hosted"}, theirs: []string{"github.com/prometheus/client_golang"}},
@@ -59,7 +60,7 @@ var rules = map[string]rule{
 	"console":          {ours: []string{"oci", "gate", "access"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"internal/ocitest": {ours: []string{"oci"}, theirs: []string{"github.com/opencontainers/image-spec", "github.com/klauspost/compress", "go.etcd.io/bbolt"}},
 	"cmd/tidewaiter": {
-		ours: []string{"access", "advisories", "audit", "cache", "console", "credential", "forward", "gate", "hosted", "internal/ocitest", "ledger", "oci", "policy", "proxy", "quarantine", "report", "scan", "seal", "signing", "upstream"},
+		ours: []string{"access", "advisories", "audit", "cache", "console", "credential", "forward", "gate", "hosted", "internal/ocitest", "ledger", "oci", "policy", "proxy", "quarantine", "report", "scan", "seal", "signing", "signing/kms", "upstream"},
 		theirs: []string{
 			"github.com/spf13/", "github.com/go-viper/mapstructure/v2", "github.com/prometheus/client_golang", "github.com/distribution/distribution/v3/registry/storage/driver/filesystem",
 			"golang.org/x/term",

@@ -225,10 +225,12 @@ func (s *site) replaceAdvisories(t *testing.T, p *server, rows []ocitest.Advisor
 	if err := os.RemoveAll(s.path("advisories.old")); err != nil {
 		t.Fatal(err)
 	}
-	for _, step := range [][2]string{{s.path("advisories"), s.path("advisories.old")}, {next, s.path("advisories")}} {
-		if err := os.Rename(step[0], step[1]); err != nil {
-			t.Fatal(err)
+	p.log.awaitMore(t, "replacing the advisories", says("advisories replaced"), func() {
+		for _, step := range [][2]string{{s.path("advisories"), s.path("advisories.old")}, {next, s.path("advisories")}} {
+			if err := os.Rename(step[0], step[1]); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	p.log.awaitMore(t, "replacing the advisories", says("advisories replaced"), func() { p.signal(t, syscall.SIGHUP) })
+		p.signal(t, syscall.SIGHUP)
+	})
 }

@@ -114,14 +114,14 @@ func (s *site) hostForMachines(t *testing.T, grants ...any) {
 	s.config["access"] = keys{"tokens": keys{"robots_file": s.path("robots.yaml"), "ttl": "1h"}, "grants": grants}
 }
 
-// newRobot makes a robot and returns what it logs in with.
-func (s *site) newRobot(t *testing.T, name string) shows {
+// addRobot makes a robot and returns its secret.
+func (s *site) addRobot(t *testing.T, name string) (secret string) {
 	t.Helper()
 	got := tidewaiter(t, "robot", "add", name, "--for", "1h", "--file", s.path("robots.yaml"), "--quiet")
 	if got.code != 0 {
 		t.Fatalf("robot add exits with %d: %s", got.code, got.stderr)
 	}
-	return basicAuth("robot+"+name, strings.TrimSpace(got.stdout))
+	return strings.TrimSpace(got.stdout)
 }
 
 // TestRobots goes the way of docker login and push: a refusal that says where tokens are, a token for what is to be done, and that done.
@@ -131,7 +131,7 @@ func TestRobots(t *testing.T) {
 		keys{"who": "robot:ci", "repositories": []string{"apps/**"}, "actions": []string{"push"}},
 		keys{"who": "robot:node", "repositories": []string{"apps/web", host + "/**"}, "actions": []string{"pull"}},
 	)
-	ci, node := s.newRobot(t, "ci"), s.newRobot(t, "node")
+	ci, node := basicAuth("robot+ci", s.addRobot(t, "ci")), basicAuth("robot+node", s.addRobot(t, "node"))
 	p := s.serve(t)
 	nobody := shows("")
 	expect := func(t *testing.T, law string, a shows, method, path string, want int) reply {

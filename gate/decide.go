@@ -3,6 +3,7 @@ package gate
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -15,17 +16,17 @@ import (
 // such as a signature removed at the upstream, can go unnoticed.
 const verdictLifetime = 24 * time.Hour
 
-// unsignedLifetime is how long a refusal for want of a signature counts: signatures arrive after the image they sign.
+// unsignedLifetime is how long a refusal for want of a signature or attestation counts: they arrive after the image they are about.
 const unsignedLifetime = time.Minute
 
 // Decide returns the verdict on e by the policies of set at the time now. It is pure: equal arguments give equal verdicts. Adding
-// a finding or a gap, or taking away a signature, never turns a denial into an admission, and the order of what is in e does not
+// a finding or a gap, or taking away a signature or attestation, never turns a denial into an admission, and the order of what is in e does not
 // matter. Layers that are asked for and have not been looked into deny, and no waiver or mode changes that.
 func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 	v := Verdict{
 		Repository: e.Candidate.Repository, Digest: e.Candidate.Digest, MediaType: e.Manifest.MediaType,
 		PolicyRevision: set.Revision, WaiverRevision: set.WaiverRevision,
-		Signatures: e.Signatures, Rejections: e.Rejections, Findings: e.Findings, Packages: len(e.Inventory.Packages),
+		Signatures: e.Signatures, Attestations: e.Attestations, Rejections: e.Rejections, Findings: e.Findings, Packages: len(e.Inventory.Packages),
 		JudgedAt: now.UTC(), Until: now.UTC().Add(verdictLifetime), Complete: true,
 	}
 	for _, d := range e.Manifest.Blobs() {
@@ -40,20 +41,18 @@ func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 		return v
 	}
 	v.Policy, v.File, v.Line, v.Keep = p.Name, p.File, p.Line, p.OnFail == Quarantine
-	for _, s := range e.Signatures {
-		if now.Before(s.Until) {
-			v.lapseAt(s.Until)
-		}
-	}
+	v.lapseWith(p, e, now)
 
 	var reasons []Reason
 	reasons = append(reasons, imageReasons(p, e.Manifest)...)
 	reasons = append(reasons, signatureReasons(p, e, now)...)
-	reasons = append(reasons, findingReasons(p, e, now, &v)...)
+	reasons = append(reasons, attestationReasons(p, e, now)...)
+	standing, excused := excuseFindings(p, e, findingReasons(p, e, now, &v), now, &v)
+	reasons = append(reasons, standing...)
 	reasons = append(reasons, secretReasons(p, e)...)
 	reasons = append(reasons, gapReasons(p, e)...)
 	reasons, v.Waived = waive(set.Waivers, e.Candidate, reasons, now, &v)
-	reasons, v.Waived = sorted(reasons), sorted(v.Waived)
+	reasons, v.Waived, v.VEX = sorted(reasons), sorted(append(v.Waived, excused...)), vexOf(p, e)
 	if p.Secrets != nil && p.Secrets.Warn {
 		reasons, v.Warnings = split(reasons, RuleSecrets)
 	}
@@ -69,7 +68,8 @@ func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 	default:
 		v.Reasons = reasons
 	}
-	if slices.ContainsFunc(slices.Concat(v.Reasons, v.Warnings), func(r Reason) bool { return r.Rule == RuleSignatures }) {
+	unsigned := func(r Reason) bool { return r.Rule == RuleSignatures || r.Rule == RuleAttestations }
+	if slices.ContainsFunc(slices.Concat(v.Reasons, v.Warnings), unsigned) {
 		v.lapseAt(now.Add(unsignedLifetime))
 	}
 	return v
@@ -120,29 +120,51 @@ func totalBytes(m oci.Manifest) int64 {
 	return sum
 }
 
+// lapseWith brings v's end forward to when the first signature or attestation that counts at now stops to.
+func (v *Verdict) lapseWith(p Policy, e Evidence, now time.Time) {
+	lapse := func(end time.Time) {
+		if now.Before(end) {
+			v.lapseAt(end)
+		}
+	}
+	for _, s := range e.Signatures {
+		lapse(s.ends(p.Signatures.MaxAge))
+	}
+	for _, a := range e.Attestations {
+		for _, r := range p.Attestations {
+			if r.concerns(a) {
+				lapse(a.By.ends(r.MaxAge))
+			}
+		}
+	}
+}
+
 func signatureReasons(p Policy, e Evidence, now time.Time) []Reason {
-	if e.OnlyStatements {
+	r := p.Signatures
+	if e.OnlyStatements || len(r.AnyOf) == 0 && len(r.AllOf) == 0 && r.AtLeast == 0 {
 		return nil
 	}
-	signed := func(authority string) bool {
-		return slices.ContainsFunc(e.Signatures, func(s Signature) bool {
-			return s.Authority == authority && (s.Until.IsZero() || now.Before(s.Until))
-		})
-	}
-	var reasons []Reason
-	if anyOf := p.Signatures.AnyOf; len(anyOf) > 0 && !slices.ContainsFunc(anyOf, signed) {
-		message := "not signed by " + strings.Join(anyOf, " or ") + offered(e.Rejections)
-		if len(e.Rejections) == 0 {
-			message = "unsigned: no signature by " + strings.Join(anyOf, " or ")
+	var good []Signature
+	stale := map[string]bool{}
+	for _, s := range e.Signatures {
+		if why := s.stale(r.MaxAge, now); why != "" {
+			stale["that by "+s.Authority+" does not count: "+why] = true
+			continue
 		}
-		reasons = append(reasons, Reason{Rule: RuleSignatures, Message: message})
+		good = append(good, s)
 	}
-	for _, authority := range p.Signatures.AllOf {
-		if !signed(authority) {
-			reasons = append(reasons, Reason{Rule: RuleSignatures, Message: "not signed by " + authority + offered(e.Rejections)})
-		}
+	missing := missing(r.AnyOf, r.AllOf, r.AtLeast, good)
+	switch {
+	case missing == "":
+		return nil
+	case len(stale) > 0:
+		missing = "not signed by " + missing + " (" + clip(strings.Join(slices.Sorted(maps.Keys(stale)), "; "), maxTold) + ")"
+	case len(e.Rejections) > 0 || len(good) > 0:
+		missing = "not signed by " + missing + offered(e.Rejections)
+	default:
+		missing = "unsigned: no signature by " + missing
 	}
-	return reasons
+	return []Reason{{Rule: RuleSignatures, Message: missing}}
 }
 
 // offered says, for a person, what was there in place of the signature that is missing.

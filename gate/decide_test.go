@@ -27,7 +27,7 @@ var (
 	}
 	unreadable = gate.Gap{Kind: gate.GapUnreadableLayer, Layer: digestOf("layer"), Why: "unexpected EOF"}
 	signedBy   = func(authority string) gate.Signature {
-		return gate.Signature{Authority: authority, Format: "sigstore-bundle", Signer: "ab12", Manifest: digestOf("signature")}
+		return gate.Signature{Authority: authority, Format: "sigstore-bundle", Signer: authority + "'s key", Manifest: digestOf("signature")}
 	}
 )
 

@@ -109,8 +109,12 @@ type Signature struct {
 	Authority string `json:"authority"`
 	// Format is how the signature was stored: "cosign-legacy", "sigstore-bundle".
 	Format string `json:"format"`
-	// Signer identifies the key or identity beyond the authority's name: the fingerprint of a public key.
+	// Signer identifies the key or identity beyond the authority's name: the fingerprint of a public key, the subject of a certificate.
 	Signer string `json:"signer"`
+	// Issuer is who vouched for the identity; empty for a key.
+	Issuer string `json:"issuer,omitempty"`
+	// SignedAt is when it was made, UTC, by the word of a log or time stamp service that is trusted; zero when none says so.
+	SignedAt time.Time `json:"signed_at,omitzero"`
 	// Manifest is the digest of the manifest the signature was found in.
 	Manifest oci.Digest `json:"manifest"`
 	// Inherited is the index whose signature covers this manifest; empty when the manifest itself is signed.
@@ -119,18 +123,22 @@ type Signature struct {
 	Until time.Time `json:"until,omitzero"`
 }
 
-// Rejection is something offered as a signature that does not count, and why. It is for people; nothing is decided by it.
+// Rejection is something offered as a signature or attestation that does not count, and why. It is for people; nothing is decided by it.
 type Rejection struct {
 	Manifest oci.Digest `json:"manifest"`
 	Format   string     `json:"format"`
 	Why      string     `json:"why"`
 }
 
-// SignatureEvidence is what looking for signatures of one manifest found. Empty means unsigned, which is a fact; not having been
+// SignatureEvidence is what looking for signatures and attestations of one manifest found. Empty means unsigned, which is a fact; not having been
 // able to look is an error and never becomes this.
 type SignatureEvidence struct {
 	// Signatures is sorted by authority, then manifest.
 	Signatures []Signature `json:"signatures,omitempty"`
+	// Attestations is sorted by predicate type, authority, then manifest.
+	Attestations []Attestation `json:"attestations,omitempty"`
+	// VEX is sorted by authority, then manifest.
+	VEX        []VEX       `json:"vex,omitempty"`
 	Rejections []Rejection `json:"rejections,omitempty"`
 }
 
@@ -138,6 +146,8 @@ type SignatureEvidence struct {
 type Evidence struct {
 	Candidate Candidate
 	Manifest  oci.Manifest
+	// SizeBytes is the size of the manifest itself.
+	SizeBytes int64
 	SignatureEvidence
 	// OnlyStatements says that every layer was read and is a signature or attestation, JSON that no runtime unpacks. Such a
 	// manifest needs no signature of its own.

@@ -252,7 +252,7 @@ func (w *world) Attachments(context.Context, gate.Candidate) (string, error) {
 	return w.attached, w.note("attachments")
 }
 
-func (w *world) Verify(_ context.Context, c gate.Candidate, _ []string) (gate.SignatureEvidence, error) {
+func (w *world) Verify(_ context.Context, c gate.Candidate, _ gate.Wanted) (gate.SignatureEvidence, error) {
 	if w.newRoots != "" {
 		w.roots = w.newRoots
 	}

@@ -48,13 +48,13 @@ type Advisories interface {
 	Match(ctx context.Context, snapshot Snapshot, inv Inventory) ([]Finding, []Gap, error)
 }
 
-// Signatures checks who signed. Implementations are safe for concurrent use.
+// Signatures checks who signed and who attested what. Implementations are safe for concurrent use.
 type Signatures interface {
 	// Revision identifies the trust roots in use.
 	Revision() string
-	// Verify looks for signatures of c by any of authorities and checks them. A statement that does not verify is a Rejection;
-	// an error means that looking was not possible, and never that there is no signature.
-	Verify(ctx context.Context, c Candidate, authorities []string) (SignatureEvidence, error)
+	// Verify looks for what is wanted of c and checks it. What does not verify is a Rejection; an error means that looking was not
+	// possible, and never that there is no signature. Nothing in the evidence is shared with a later caller.
+	Verify(ctx context.Context, c Candidate, wanted Wanted) (SignatureEvidence, error)
 }
 
 // Attachments knows what was attached to a candidate where that changes without anything else changing that a verdict depends on: in

@@ -31,8 +31,8 @@ func (g *Gate) gatherSignatures(ctx context.Context, in Inputs, p Policy, e *Evi
 }
 
 func (g *Gate) findSignatures(ctx context.Context, in Inputs, p Policy, e *Evidence) error {
-	authorities := p.Signatures.Authorities()
-	if len(authorities) == 0 && !p.ReadsLayers() {
+	wanted := p.wanted(*e)
+	if wanted.Nothing() && !p.ReadsLayers() {
 		return nil
 	}
 	if e.Manifest.IsEvidence() {
@@ -42,29 +42,39 @@ func (g *Gate) findSignatures(ctx context.Context, in Inputs, p Policy, e *Evide
 			return err
 		}
 	}
-	if len(authorities) == 0 {
+	if wanted.Nothing() {
 		return nil
 	}
-	found, err := g.o.Signatures.Verify(ctx, e.Candidate, authorities)
+	found, err := g.o.Signatures.Verify(ctx, e.Candidate, wanted)
 	if err != nil {
 		return err
 	}
 	if now := g.o.Signatures.Revision(); now != in.Roots {
 		return fmt.Errorf("the trust roots changed from %s to %s", in.Roots, now)
 	}
+	found.Attestations = slices.Clone(found.Attestations)
+	if err := g.ask(ctx, p, found.Attestations); err != nil {
+		return err
+	}
 	e.SignatureEvidence = found
-	if e.Manifest.IsIndex() || len(signatureReasons(p, *e, g.o.Now())) == 0 {
+	if e.Manifest.IsIndex() || p.Signatures.EveryChild || g.enough(p, *e) {
 		return nil
 	}
 	return g.inheritSignatures(ctx, p, e)
+}
+
+// enough reports whether e has everything about the manifest that p asks for. Of VEX there is never enough: any may excuse something.
+func (g *Gate) enough(p Policy, e Evidence) bool {
+	now := g.o.Now()
+	return len(p.wanted(e).VEX) == 0 && len(signatureReasons(p, e, now)) == 0 && len(attestationReasons(p, e, now)) == 0
 }
 
 // maxParents bounds the indexes looked at for one of their children: a nightly build may list an unchanged child for months, and
 // the latest ones are the ones in use.
 const maxParents = 16
 
-// inheritSignatures adds to e the signatures of the indexes of its own repository that list it and are admitted now, until they
-// satisfy p. An index of another repository, or one that is denied, covers nothing.
+// inheritSignatures adds to e the signatures and attestations of the indexes of its own repository that list it and are admitted now,
+// until they satisfy p. An index of another repository, or one that is denied, covers nothing.
 func (g *Gate) inheritSignatures(ctx context.Context, p Policy, e *Evidence) error {
 	parents, err := g.o.Records.Parents(ctx, e.Candidate)
 	if err != nil {
@@ -82,7 +92,15 @@ func (g *Gate) inheritSignatures(ctx context.Context, p Policy, e *Evidence) err
 			s.Inherited, s.Until = parent.Digest, earlier(s.Until, v.Until)
 			e.Signatures = append(e.Signatures, s)
 		}
-		if len(signatureReasons(p, *e, g.o.Now())) == 0 {
+		for _, a := range v.Attestations {
+			a.By.Inherited, a.By.Until = parent.Digest, earlier(a.By.Until, v.Until)
+			e.Attestations = append(e.Attestations, a)
+		}
+		for _, x := range v.VEX {
+			x.By.Inherited, x.By.Until = parent.Digest, earlier(x.By.Until, v.Until)
+			e.VEX = append(e.VEX, x)
+		}
+		if g.enough(p, *e) {
 			return nil
 		}
 	}

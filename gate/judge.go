@@ -315,7 +315,7 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string])
 		return Verdict{}, err
 	}
 	p, matched := in.Policies.For(in.Candidate.Repository)
-	e := Evidence{Candidate: in.Candidate, Manifest: held.Manifest}
+	e := Evidence{Candidate: in.Candidate, Manifest: held.Manifest, SizeBytes: int64(len(held.Content.Raw))}
 	if !matched { // certain already: nothing more is fetched
 		return g.conclude(ctx, in, e, step)
 	}
@@ -482,7 +482,7 @@ func (g *Gate) examine(ctx context.Context, in Inputs) (Verdict, error) {
 		return Verdict{}, err
 	}
 	p, _ := in.Policies.For(in.Candidate.Repository)
-	e := Evidence{Candidate: in.Candidate, Manifest: held.Manifest}
+	e := Evidence{Candidate: in.Candidate, Manifest: held.Manifest, SizeBytes: int64(len(held.Content.Raw))}
 	if err := g.gatherLayers(ctx, in, p, &e, step); err != nil {
 		return Verdict{}, err
 	}

@@ -594,6 +594,38 @@ func TestManifestsOfSignatures(t *testing.T) {
 	}
 }
 
+// Signatures of every format are let out like those of cosign, and nothing is that only begins like one.
+func TestEveryKindOfStatement(t *testing.T) {
+	for name, tt := range map[string]struct {
+		mediaType, body string
+		want            bool
+	}{
+		"bundle 0.1":               {oci.MediaTypeBundle01, `{"mediaType":"","verificationMaterial":{}}`, true},
+		"bundle 0.2":               {oci.MediaTypeBundle02, `{"mediaType":"","verificationMaterial":{}}`, true},
+		"JWS":                      {oci.MediaTypeJWS, `{"payload":"","protected":"","header":{},"signature":""}`, true},
+		"COSE":                     {oci.MediaTypeCOSE, "\xd2\x84\x43", true},
+		"a JWS without a payload":  {oci.MediaTypeJWS, `{"protected":"","signature":""}`, false},
+		"JSON as COSE":             {oci.MediaTypeCOSE, `{}`, false},
+		"gzip as COSE":             {oci.MediaTypeCOSE, "\x1f\x8b", false},
+		"COSE as JWS":              {oci.MediaTypeJWS, "\xd2\x84\x43", false},
+		"a tar that begins as one": {oci.MediaTypeCOSE, "\xd2\x84" + polyglot(t)[2:], false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			body := tt.body
+			if strings.HasPrefix(name, "a tar") {
+				body = summed([]byte(body))
+			}
+			c := w.manifest(nginx, map[string]any{
+				"mediaType": oci.MediaTypeImage, "config": w.blob(oci.MediaTypeEmpty, "{}"), "layers": []oci.Descriptor{w.blob(tt.mediaType, body)},
+			})
+			if v, err := w.gate().Judge(t.Context(), c); err != nil || v.Allowed() != tt.want {
+				t.Errorf("got %s (%s), %v", v.Decision, v.Summary(), err)
+			}
+		})
+	}
+}
+
 // polyglot returns a JSON document with the keys of a signature that is also the first header of a tar archive.
 func polyglot(t *testing.T) string {
 	t.Helper()
@@ -603,6 +635,12 @@ func polyglot(t *testing.T) string {
 		copy(header[at:], field)
 	}
 	copy(header[510:], `"}`)
+	return summed(header)
+}
+
+// summed returns a tar header with its sum.
+func summed(header []byte) string {
+	copy(header[148:], "        ")
 	sum := 0
 	for _, b := range header {
 		sum += int(b)

@@ -60,6 +60,10 @@ type Policy struct {
 	Mode          Mode
 	OnFail        OnFail
 	Signatures    SignatureRule
+	// Attestations must all be satisfied.
+	Attestations []AttestationRule
+	// VEX names the authorities whose statements excuse findings: what a later one of them takes back counts again.
+	VEX []string
 	// Vulnerabilities is nil when the policy does not look into layers for them.
 	Vulnerabilities *VulnerabilityRule
 	// Secrets is nil when the policy does not look into layers for them.
@@ -82,18 +86,20 @@ func (p Policy) looksFor() Look { return Look{Secrets: p.Secrets != nil} }
 
 // SignatureRule names the authorities that must have signed. The zero value demands nothing.
 type SignatureRule struct {
-	// AnyOf: at least one of these, when there are any.
+	// AnyOf: at least AtLeast of these, and at least one, when there are any.
 	AnyOf []string
 	// AllOf: each of these.
 	AllOf []string
+	// AtLeast is how many of AnyOf must have signed, each with a signer of his own; 0 for one.
+	AtLeast int
+	// MaxAge is how long a signature counts from when it was made, by the word of a log or time stamp service; 0 for any time.
+	MaxAge time.Duration
+	// EveryChild demands of a child of an index what is demanded of the index: the index's signature does not cover it.
+	EveryChild bool
 }
 
 // Authorities returns every authority the rule names, sorted, each once.
-func (r SignatureRule) Authorities() []string {
-	all := slices.Concat(r.AnyOf, r.AllOf)
-	slices.Sort(all)
-	return slices.Compact(all)
-}
+func (r SignatureRule) Authorities() []string { return eachOnce(r.AnyOf, r.AllOf) }
 
 // VulnerabilityRule says which findings deny.
 type VulnerabilityRule struct {

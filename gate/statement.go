@@ -25,6 +25,9 @@ var statementKeys = map[string][]string{
 	oci.MediaTypeSimpleSigning:  {"critical"},
 	oci.MediaTypeDSSE:           {"payload", "payloadType", "signatures"},
 	oci.MediaTypeSigstoreBundle: {"mediaType", "verificationMaterial"},
+	oci.MediaTypeBundle01:       {"mediaType", "verificationMaterial"},
+	oci.MediaTypeBundle02:       {"mediaType", "verificationMaterial"},
+	oci.MediaTypeJWS:            {"payload", "protected", "signature"},
 }
 
 // onlyStatements reports whether every layer of m is the signature or attestation its media type claims, and its config a JSON
@@ -52,6 +55,12 @@ func (g *Gate) onlyStatements(ctx context.Context, c Candidate, m oci.Manifest) 
 		if err != nil {
 			return false, err
 		}
+		if i > 0 && d.MediaType == oci.MediaTypeCOSE {
+			if !isCOSE(body) {
+				return false, nil
+			}
+			continue
+		}
 		if !isDocument(body) || i > 0 && !hasKeys(body, statementKeys[d.MediaType]) {
 			return false, nil
 		}
@@ -73,6 +82,12 @@ func (g *Gate) readBlob(ctx context.Context, c Candidate, d oci.Descriptor, limi
 func isDocument(body []byte) bool {
 	return bytes.HasPrefix(body, []byte("{")) && !isTar(body) && json.Valid(body)
 }
+
+// coseSign1 is how a signature in COSE begins: the tag of one, and a list of four (RFC 9052, section 4.2).
+var coseSign1 = []byte{0xd2, 0x84}
+
+// isCOSE reports whether body begins like a signature in COSE and is nothing that a runtime would unpack.
+func isCOSE(body []byte) bool { return bytes.HasPrefix(body, coseSign1) && !isTar(body) }
 
 // hasKeys reports whether the JSON object body has all of keys, of which there is at least one.
 func hasKeys(body []byte, keys []string) bool {

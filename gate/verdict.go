@@ -48,6 +48,7 @@ type Rule string
 const (
 	RuleMatch           Rule = "match"           // no policy matches the repository
 	RuleSignatures      Rule = "signatures"      // the signatures the policy asks for are not there
+	RuleAttestations    Rule = "attestations"    // a statement the policy asks for is not there, or does not say what it should
 	RuleVulnerabilities Rule = "vulnerabilities" // a finding at or above deny_at
 	RuleDenyList        Rule = "deny-list"       // a finding the policy names
 	RuleSecrets         Rule = "secrets"         // a credential left in a layer
@@ -65,7 +66,7 @@ func Rules() []Rule {
 // WaivableRules returns the rules a waiver may name, in the order reasons are given. That no policy matches, or that nobody has
 // looked, cannot be waived.
 func WaivableRules() []Rule {
-	return []Rule{RuleSignatures, RuleDenyList, RuleVulnerabilities, RuleSecrets, RuleForeignLayers, RuleSize, RuleGap}
+	return []Rule{RuleSignatures, RuleAttestations, RuleDenyList, RuleVulnerabilities, RuleSecrets, RuleForeignLayers, RuleSize, RuleGap}
 }
 
 // Reason is why a candidate is denied, or would be.
@@ -76,7 +77,7 @@ type Reason struct {
 	// Finding is set for reasons about an advisory, Gap for reasons about a gap.
 	Finding *Finding `json:"finding,omitempty"`
 	Gap     *Gap     `json:"gap,omitempty"`
-	// Waiver says who waived the reason, until when and why; set only among [Verdict.Waived].
+	// Waiver says who waived the reason, until when and why, or who states that it does not matter; set only among [Verdict.Waived].
 	Waiver string `json:"waiver,omitempty"`
 }
 
@@ -94,13 +95,17 @@ type Verdict struct {
 	Reasons []Reason `json:"reasons,omitempty"`
 	// Warnings are what would have denied it had the policy's mode not been warn.
 	Warnings []Reason `json:"warnings,omitempty"`
-	// Waived are reasons that a waiver set aside.
+	// Waived are reasons that a waiver or a statement of VEX set aside.
 	Waived []Reason `json:"waived,omitempty"`
 	// Keep says that denied bytes stay in quarantine for review.
 	Keep bool `json:"keep,omitempty"`
 	// Complete says that everything the policy asks for was examined. A denial that was certain early may not be.
 	Complete   bool        `json:"complete"`
 	Signatures []Signature `json:"signatures,omitempty"`
+	// Attestations are those the policy asks for, with what its conditions found.
+	Attestations []Attestation `json:"attestations,omitempty"`
+	// VEX are the statements about the findings; of an index, all that its children may lean on.
+	VEX        []VEX       `json:"vex,omitempty"`
 	Rejections []Rejection `json:"rejections,omitempty"`
 	Findings   []Finding   `json:"findings,omitempty"`
 	// Packages counts the packages of the inventory the findings were matched against.

@@ -42,6 +42,10 @@ const (
 	MediaTypeSimpleSigning  = "application/vnd.dev.cosign.simplesigning.v1+json"
 	MediaTypeDSSE           = "application/vnd.dsse.envelope.v1+json"
 	MediaTypeSigstoreBundle = "application/vnd.dev.sigstore.bundle.v0.3+json"
+	MediaTypeBundle01       = "application/vnd.dev.sigstore.bundle+json;version=0.1"
+	MediaTypeBundle02       = "application/vnd.dev.sigstore.bundle+json;version=0.2"
+	MediaTypeJWS            = "application/jose+json"
+	MediaTypeCOSE           = "application/cose"
 )
 
 // ManifestMediaTypes are the types of manifests Tidewaiter understands, in the order it asks for them.
@@ -77,11 +81,11 @@ func (m Manifest) Blobs() []Descriptor {
 }
 
 // IsEvidence reports whether every layer claims to be a signature or attestation, which is a claim about the layers' types only:
-// whoever acts on it reads the layers and sees that they are JSON, which no runtime unpacks.
+// whoever acts on it reads the layers and sees that they are JSON or CBOR, which no runtime unpacks.
 func (m Manifest) IsEvidence() bool {
 	for _, l := range m.Layers {
 		switch l.MediaType {
-		case MediaTypeSimpleSigning, MediaTypeDSSE, MediaTypeSigstoreBundle:
+		case MediaTypeSimpleSigning, MediaTypeDSSE, MediaTypeSigstoreBundle, MediaTypeBundle01, MediaTypeBundle02, MediaTypeJWS, MediaTypeCOSE:
 		default:
 			return false
 		}

@@ -68,8 +68,9 @@ func (d *draft) policy(v value) {
 		"match":           func(v value) { p.Match, p.Except = d.match(v) },
 		"mode":            func(v value) { p.Mode, _ = choice(&d.strict, v, modes) },
 		"on_fail":         func(v value) { p.OnFail, _ = choice(&d.strict, v, onFails) },
-		"require":         func(v value) { p.Signatures = d.require(v) },
+		"require":         func(v value) { d.require(v, &p) },
 		"vulnerabilities": func(v value) { p.Vulnerabilities = d.vulnerabilities(v) },
+		"vex":             func(v value) { p.VEX = d.vex(v) },
 		"image":           func(v value) { p.Image = d.image(v) },
 		"gaps":            func(v value) { p.TolerateGaps = d.gaps(v) },
 		"secrets":         func(v value) { p.Secrets = d.secrets(v) },
@@ -80,6 +81,9 @@ func (d *draft) policy(v value) {
 		"cel":             nil,
 	})
 	d.need(v, has, "name", "match")
+	if has["vex"] && !has["vulnerabilities"] {
+		d.refuse(v, "vex excuses findings, and without vulnerabilities there are none")
+	}
 	d.policies = append(d.policies, p)
 }
 
@@ -150,30 +154,6 @@ func (d *draft) patterns(v value) []oci.Pattern {
 	})
 }
 
-func (d *draft) require(v value) (r gate.SignatureRule) {
-	has := d.mapping(v, fields{
-		"signatures":   func(v value) { r = d.signatures(v) },
-		"attestations": nil,
-	})
-	if has != nil && len(has) == 0 {
-		d.refuse(v, "requires nothing: give signatures, or leave it out")
-	}
-	return r
-}
-
-func (d *draft) signatures(v value) (r gate.SignatureRule) {
-	authorities := func(v value) []string { return set(&d.strict, v, d.name) }
-	before := len(d.problems)
-	d.mapping(v, fields{
-		"any_of": func(v value) { r.AnyOf = authorities(v) },
-		"all_of": func(v value) { r.AllOf = authorities(v) },
-	})
-	if len(d.problems) == before && len(r.Authorities()) == 0 {
-		d.refuse(v, "names no authority: give any_of or all_of")
-	}
-	return r
-}
-
 func (d *draft) vulnerabilities(v value) *gate.VulnerabilityRule {
 	var r gate.VulnerabilityRule
 	before := len(d.problems)
@@ -187,6 +167,16 @@ func (d *draft) vulnerabilities(v value) *gate.VulnerabilityRule {
 		d.refuse(v, "says nothing of what denies: give deny_at or deny")
 	}
 	return &r
+}
+
+// vex reads whose statements excuse findings.
+func (d *draft) vex(v value) (authorities []string) {
+	before := len(d.problems)
+	d.mapping(v, fields{"any_of": func(v value) { authorities = set(&d.strict, v, d.name) }})
+	if len(d.problems) == before && len(authorities) == 0 {
+		d.refuse(v, "names no authority: give any_of")
+	}
+	return authorities
 }
 
 func (d *draft) denyAt(v value) *gate.Severity {

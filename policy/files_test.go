@@ -138,7 +138,7 @@ func TestOpen(t *testing.T) {
 	t.Run("refuses a policy that asks for an authority no trust file names", func(t *testing.T) {
 		dir := writeFiles(t, t.TempDir(), map[string]string{"p.yaml": policyNamed("p")})
 		_, err := Open(t.Context(), []string{filepath.Join(dir, "p.yaml")}, nil, atTestNow, make(records, 10).logger())
-		if got := problemsOf(t, err); !strings.Contains(got, `/p.yaml:1: policy "p" asks for signatures by "key"`) {
+		if got := problemsOf(t, err); !strings.Contains(got, `/p.yaml:1: policy "p" asks for the word of "key"`) {
 			t.Errorf("got %s", got)
 		}
 	})

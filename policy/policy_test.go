@@ -1,14 +1,19 @@
 package policy
 
 import (
+	"context"
+	"crypto"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"flag"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,8 +99,13 @@ policies:
     mode: warn
     on_fail: quarantine
     require:
-      signatures: {any_of: [release-key, ci], all_of: [security]}
+      signatures: {any_of: [release-key, ci], all_of: [security], at_least: 2, max_age: 720h, every_child: true}
+      attestations:
+        - {predicate_type: "https://spdx.dev/Document", any_of: [ci, release-key], all_of: [security], at_least: 2, max_age: 24h, cel: "predicate.spdxVersion == 'SPDX-2.3'"}
+        - {any_of: [ci], slsa: {builder: "https://b.example", source_regexp: "https://github\\.com/acme/.+"}}
+        - {any_of: [ci], vsa: {levels: [SLSA_BUILD_LEVEL_3]}}
     vulnerabilities: {deny_at: high, only_fixable: true, grace: 168h, deny: [CVE-2021-44228, ghsa-x]}
+    vex: {any_of: [security, vendor]}
     secrets: warn
     image: {max_bytes: 4GiB, deny_foreign_layers: false}
     gaps: {tolerate: [limit, no-advisories]}
@@ -124,19 +134,33 @@ func TestParseReadsEveryField(t *testing.T) {
 		Policies: []gate.Policy{
 			{
 				Name: "production", File: "full.yaml", Line: 3,
-				Match:      patterns(t, "docker.io/**", "registry.example:5000/*", "apps/**"),
-				Except:     patterns(t, "apps/sandbox/**"),
-				Mode:       gate.Warn,
-				OnFail:     gate.Quarantine,
-				Signatures: gate.SignatureRule{AnyOf: []string{"release-key", "ci"}, AllOf: []string{"security"}},
+				Match:  patterns(t, "docker.io/**", "registry.example:5000/*", "apps/**"),
+				Except: patterns(t, "apps/sandbox/**"),
+				Mode:   gate.Warn,
+				OnFail: gate.Quarantine,
+				Signatures: gate.SignatureRule{
+					AnyOf: []string{"release-key", "ci"}, AllOf: []string{"security"}, AtLeast: 2, MaxAge: 720 * time.Hour, EveryChild: true,
+				},
+				Attestations: []gate.AttestationRule{
+					{
+						PredicateTypes: []string{"https://spdx.dev/Document"}, AnyOf: []string{"ci", "release-key"}, AllOf: []string{"security"},
+						AtLeast: 2, MaxAge: 24 * time.Hour, Conditions: conditions("cel: predicate.spdxVersion == 'SPDX-2.3'"),
+					},
+					{
+						PredicateTypes: []string{provenance02, provenance1}, AnyOf: []string{"ci"},
+						Conditions: conditions(`slsa: builder "https://b.example", source /https://github\.com/acme/.+/, build type ""`),
+					},
+					{PredicateTypes: []string{summary1}, AnyOf: []string{"ci"}, Conditions: conditions(`vsa: passed, verifier "", levels ["SLSA_BUILD_LEVEL_3"]`)},
+				},
 				Vulnerabilities: &gate.VulnerabilityRule{
 					DenyAt: new(gate.High), OnlyFixable: true, Grace: 168 * time.Hour, Deny: []string{"CVE-2021-44228", "ghsa-x"},
 				},
+				VEX:          []string{"security", "vendor"},
 				Secrets:      &gate.SecretRule{Warn: true},
 				Image:        gate.ImageRule{MaxBytes: 4 << 30, UnsafeForeignLayers: true},
 				TolerateGaps: []gate.GapKind{gate.GapLimit, gate.GapNoAdvisories},
 			},
-			{Name: "rest", File: "full.yaml", Line: 13, Match: patterns(t, "**"), Mode: gate.Enforce, OnFail: gate.Block},
+			{Name: "rest", File: "full.yaml", Line: 18, Match: patterns(t, "**"), Mode: gate.Enforce, OnFail: gate.Block},
 		},
 		Waivers: []gate.Waiver{
 			{
@@ -151,10 +175,26 @@ func TestParseReadsEveryField(t *testing.T) {
 		},
 		Revision: got.Revision, WaiverRevision: got.WaiverRevision,
 	}
-	if diff := cmp.Diff(want, got, samePatterns); diff != "" {
+	if diff := cmp.Diff(want, got, samePatterns, sameConditions); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
+
+// said is a condition that is only known by its text.
+type said string
+
+func (s said) String() string                              { return string(s) }
+func (said) Check(context.Context, gate.Attestation) error { return errors.New("is not asked") }
+
+func conditions(texts ...string) (all []gate.Condition) {
+	for _, t := range texts {
+		all = append(all, said(t))
+	}
+	return all
+}
+
+// sameConditions compares conditions by their text, as revisions do.
+var sameConditions = cmp.Comparer(func(a, b gate.Condition) bool { return a.String() == b.String() })
 
 func TestSecrets(t *testing.T) {
 	for word, want := range map[string]*gate.SecretRule{"deny": {}, "warn": {Warn: true}, "ignore": nil} {
@@ -327,14 +367,14 @@ func TestCheckAuthorities(t *testing.T) {
 		return &roots
 	}
 	t.Run("passes when each is known", func(t *testing.T) {
-		if err := CheckAuthorities(set, authorities("security", "ci", "release-key", "unused")); err != nil {
+		if err := CheckAuthorities(set, authorities("security", "ci", "release-key", "vendor", "unused")); err != nil {
 			t.Error(err)
 		}
 	})
 	t.Run("names each that is not, with the policy's line", func(t *testing.T) {
-		err := CheckAuthorities(set, authorities("ci", "Security"))
-		want := `full.yaml:3: policy "production" asks for signatures by "release-key", which no trust file names
-full.yaml:3: policy "production" asks for signatures by "security", which no trust file names
+		err := CheckAuthorities(set, authorities("ci", "Security", "vendor"))
+		want := `full.yaml:3: policy "production" asks for the word of "release-key", which no trust file names
+full.yaml:3: policy "production" asks for the word of "security", which no trust file names
 `
 		if diff := cmp.Diff(want, problemsOf(t, err)); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
@@ -360,7 +400,7 @@ func TestExamples(t *testing.T) {
 	})
 	t.Run("trust no key that somebody could hold", func(t *testing.T) {
 		nobodys := map[string]bool{}
-		for _, of := range []string{"release-key", "ci", "security, 2025", "security, 2026"} {
+		for _, of := range []string{"release-key", "ci", "security, 2025", "security, 2026", "corp-ca", "corp-tsa"} {
 			sum := sha256.Sum256([]byte("tidewaiter example: " + of))
 			nobodys[string(sum[:])] = true
 		}
@@ -370,16 +410,35 @@ func TestExamples(t *testing.T) {
 					t.Errorf("authority %s has a key that is not derived from its name", a.Name)
 				}
 			}
+			if a.Notation != nil {
+				for _, der := range slices.Concat(a.Notation.Roots, a.Notation.TSARoots) {
+					cert, err := x509.ParseCertificate(der)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if key, ok := cert.PublicKey.(ed25519.PublicKey); !ok || !nobodys[string(key)] {
+						t.Errorf("authority %s has a certificate whose key is not derived from its name", a.Name)
+					}
+				}
+			}
+			if a.Keyless != nil {
+				checkNobodysRoot(t, a.Keyless.TrustedRoot)
+			}
 		}
 	})
 	t.Run("show every supported key", func(t *testing.T) {
 		for file, keys := range map[string][]string{
 			policyFile: {
-				"policies", "name", "match", "repositories", "except", "mode", "on_fail", "require", "signatures", "any_of", "all_of",
+				"policies", "name", "match", "repositories", "except", "mode", "on_fail", "require", "signatures", "any_of", "all_of", "at_least", "max_age", "every_child",
+				"attestations", "predicate_type", "cel", "slsa", "builder", "source", "build_type", "vsa", "verifier", "levels", "vex",
 				"vulnerabilities", "deny_at", "only_fixable", "grace", "deny", "secrets", "image", "max_bytes", "deny_foreign_layers", "gaps",
 				"tolerate", "waivers", "vulnerability", "package", "rule", "digest", "until", "reason", "by", "waiver_max",
 			},
-			trustFile: {"authorities", "name", "cosign", "key_file", "key", "keys", "not_before", "not_after"},
+			trustFile: {
+				"authorities", "name", "cosign", "key_file", "key", "keys", "not_before", "not_after", "kms",
+				"keyless", "issuer", "issuer_regexp", "subject", "subject_regexp", "trusted_root_file", "tlog", "sct", "tsa",
+				"notation", "ca_files", "tsa_ca_files", "identities",
+			},
 		} {
 			data, err := os.ReadFile(file)
 			if err != nil {
@@ -410,4 +469,42 @@ func TestExamples(t *testing.T) {
 			}
 		}
 	})
+}
+
+// checkNobodysRoot checks that every key in a trusted root is derived from a name.
+func checkNobodysRoot(t *testing.T, raw []byte) {
+	t.Helper()
+	type authority struct {
+		CertChain struct{ Certificates []struct{ RawBytes []byte } }
+	}
+	type log struct{ PublicKey struct{ RawBytes []byte } }
+	var root struct {
+		CertificateAuthorities, TimestampAuthorities []authority
+		Tlogs, Ctlogs                                []log
+	}
+	if err := json.Unmarshal(raw, &root); err != nil {
+		t.Fatal(err)
+	}
+	nobodys := map[string]bool{}
+	for _, of := range []string{"rekor", "fulcio", "ctlog", "tsa"} {
+		sum := sha256.Sum256([]byte("tidewaiter example: " + of))
+		nobodys[string(sum[:])] = true
+	}
+	check := func(public crypto.PublicKey, err error) {
+		if key, ok := public.(ed25519.PublicKey); err != nil || !ok || !nobodys[string(key)] {
+			t.Errorf("a key in the trusted root is not derived from a name: %v", err)
+		}
+	}
+	for _, a := range slices.Concat(root.CertificateAuthorities, root.TimestampAuthorities) {
+		for _, c := range a.CertChain.Certificates {
+			cert, err := x509.ParseCertificate(c.RawBytes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			check(cert.PublicKey, nil)
+		}
+	}
+	for _, l := range slices.Concat(root.Tlogs, root.Ctlogs) {
+		check(x509.ParsePKIXPublicKey(l.PublicKey.RawBytes))
+	}
 }

@@ -87,11 +87,11 @@ func CheckAuthorities(set *gate.PolicySet, roots *gate.TrustRoots) error {
 	}
 	var problems []Problem
 	for _, p := range set.Policies {
-		for _, name := range p.Signatures.Authorities() {
+		for _, name := range p.Authorities() {
 			if !known[name] {
 				problems = append(problems, Problem{
 					File: p.File, Line: p.Line,
-					Message: fmt.Sprintf("policy %q asks for signatures by %q, which no trust file names", p.Name, name),
+					Message: fmt.Sprintf("policy %q asks for the word of %q, which no trust file names", p.Name, name),
 				})
 			}
 		}

@@ -19,11 +19,22 @@ type canonicalPolicy struct {
 	Mode            gate.Mode
 	OnFail          gate.OnFail
 	AnyOf, AllOf    []string
+	AtLeast         int                    `json:",omitempty"`
+	MaxAge          time.Duration          `json:",omitempty"`
+	EveryChild      bool                   `json:",omitempty"`
+	Attestations    []canonicalAttestation `json:",omitempty"`
+	VEX             []string               `json:",omitempty"`
 	Vulnerabilities *canonicalVulnerabilities
 	Secrets         *gate.SecretRule `json:",omitempty"`
 	MaxBytes        int64
 	ForeignLayers   bool
 	TolerateGaps    []string
+}
+
+type canonicalAttestation struct {
+	PredicateTypes, AnyOf, AllOf, Conditions []string
+	AtLeast                                  int
+	MaxAge                                   time.Duration
 }
 
 type canonicalVulnerabilities struct {
@@ -43,8 +54,18 @@ type canonicalWaiver struct {
 }
 
 type canonicalAuthority struct {
-	Name string
-	Keys []canonicalKey
+	Name    string
+	Keys    []canonicalKey
+	KMS     []canonicalKey    `json:",omitempty"` // by reference in place of a fingerprint
+	Keyless *canonicalKeyless `json:",omitempty"`
+	// Notation is all meaning: certificates, and names in the order of their attributes.
+	Notation *gate.Notation `json:",omitempty"`
+}
+
+type canonicalKeyless struct {
+	Issuer, Subject gate.Wording
+	Root            oci.Digest
+	Tlog, SCT, TSA  int
 }
 
 type canonicalKey struct {
@@ -60,8 +81,15 @@ func policyRevision(policies []gate.Policy) string {
 			Name: p.Name, Match: unordered(p.Match, oci.Pattern.String), Except: unordered(p.Except, oci.Pattern.String),
 			Mode: p.Mode, OnFail: p.OnFail, Secrets: p.Secrets,
 			AnyOf: unordered(p.Signatures.AnyOf, itself), AllOf: unordered(p.Signatures.AllOf, itself),
+			AtLeast: p.Signatures.AtLeast, MaxAge: p.Signatures.MaxAge, EveryChild: p.Signatures.EveryChild, VEX: unordered(p.VEX, itself),
 			MaxBytes: p.Image.MaxBytes, ForeignLayers: p.Image.UnsafeForeignLayers,
 			TolerateGaps: unordered(p.TolerateGaps, func(k gate.GapKind) string { return string(k) }),
+		}
+		for _, a := range p.Attestations {
+			forms[i].Attestations = append(forms[i].Attestations, canonicalAttestation{
+				unordered(a.PredicateTypes, itself), unordered(a.AnyOf, itself), unordered(a.AllOf, itself),
+				unordered(a.Conditions, gate.Condition.String), a.AtLeast, a.MaxAge,
+			})
 		}
 		if v := p.Vulnerabilities; v != nil {
 			forms[i].Vulnerabilities = &canonicalVulnerabilities{
@@ -93,6 +121,13 @@ func rootsRevision(authorities []gate.Authority) string {
 		forms[i].Name = a.Name
 		for _, k := range a.Keys {
 			forms[i].Keys = append(forms[i].Keys, canonicalKey{k.Fingerprint, k.NotBefore.UTC(), k.NotAfter.UTC()})
+		}
+		for _, k := range a.KMS {
+			forms[i].KMS = append(forms[i].KMS, canonicalKey{k.Reference, k.NotBefore.UTC(), k.NotAfter.UTC()})
+		}
+		forms[i].Notation = a.Notation
+		if k := a.Keyless; k != nil {
+			forms[i].Keyless = &canonicalKeyless{k.Issuer, k.Subject, k.RootDigest, k.Tlog, k.SCT, k.TSA}
 		}
 	}
 	return revision("roots", forms)

@@ -12,7 +12,7 @@ import (
 )
 
 // withoutMeaning are the fields that say where a value is from, or that another field stands for.
-var withoutMeaning = map[string]bool{"File": true, "Line": true, "Public": true}
+var withoutMeaning = map[string]bool{"File": true, "Line": true, "Public": true, "TrustedRoot": true}
 
 // eachChange changes, one after the other, everything that v is made of, calls try, and puts it back. A field it has never heard of
 // is changed too, so one that a revision leaves out is found.
@@ -27,6 +27,10 @@ func eachChange(t *testing.T, v reflect.Value, path string, try func(path string
 		v.Set(old)
 	}
 	switch x := v.Interface().(type) {
+	case gate.Condition:
+		v.Set(reflect.ValueOf(said("changed")))
+		try(path)
+		return
 	case oci.Pattern:
 		change("", patterns(t, "changed")[0])
 		return
@@ -39,6 +43,8 @@ func eachChange(t *testing.T, v reflect.Value, path string, try func(path string
 		change("", v.String()+"x")
 	case reflect.Bool:
 		change("", !v.Bool())
+	case reflect.Uint8:
+		change("", v.Uint()+1)
 	case reflect.Int, reflect.Int64:
 		change("", v.Int()+1)
 	case reflect.Struct:
@@ -89,7 +95,8 @@ func TestEveryChangeOfMeaningIsANewRevision(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("of policies", func(t *testing.T) {
-		policies := set.Policies[:1] // the one that has every field
+		policies := slices.Clone(set.Policies[:1]) // the one that has every field, and in its first attestation too
+		policies[0].Attestations = policies[0].Attestations[:1]
 		everyChange(t, &policies, func() string { return policyRevision(policies) })
 	})
 	t.Run("of waivers", func(t *testing.T) {
@@ -97,7 +104,12 @@ func TestEveryChangeOfMeaningIsANewRevision(t *testing.T) {
 		everyChange(t, &waivers, func() string { return waiverRevision(waivers) })
 	})
 	t.Run("of trust roots", func(t *testing.T) {
-		authorities := []gate.Authority{{Name: "a", Keys: []gate.TrustedKey{{Fingerprint: "f", NotBefore: testNow, NotAfter: testNow}}}}
+		authorities := []gate.Authority{{
+			Name: "a", Keys: []gate.TrustedKey{{Fingerprint: "f", NotBefore: testNow, NotAfter: testNow}},
+			KMS:      []gate.KMSKey{{Reference: "k", NotBefore: testNow, NotAfter: testNow}},
+			Keyless:  &gate.Keyless{Issuer: gate.Wording{Text: "i"}, Subject: gate.Wording{Text: "s"}, RootDigest: "r"},
+			Notation: &gate.Notation{Roots: [][]byte{{1}}, TSARoots: [][]byte{{2}}, Identities: []gate.Name{{{Type: "O", Value: "Acme"}}}},
+		}}
 		everyChange(t, &authorities, func() string { return rootsRevision(authorities) })
 	})
 	t.Run("of the order of policies", func(t *testing.T) {
@@ -147,7 +159,12 @@ func TestTheSameMeaningIsTheSameRevision(t *testing.T) {
 - {by: bob, reason: lapsed   long ago, until: 2020-01-01T00:00:00+00:00, repositories: [apps/old], rule: signatures}
 policies:
 
-- require: {signatures: {all_of: [security], any_of: [ci, release-key]}}
+- require:
+    attestations:
+    - {at_least: 2, max_age: 1440m, cel: "predicate.spdxVersion == 'SPDX-2.3'", all_of: [security], any_of: [release-key, ci], predicate_type: https://spdx.dev/Document}
+    - {slsa: {source_regexp: 'https://github\.com/acme/.+', builder: https://b.example}, any_of: [ci]}
+    - {vsa: {levels: [SLSA_BUILD_LEVEL_3]}, predicate_type: https://slsa.dev/verification_summary/v1, any_of: [ci]}
+    signatures: {all_of: [security], any_of: [ci, release-key], every_child: true, at_least: 2, max_age: 43200m}
   gaps:
     tolerate:
     - no-advisories
@@ -156,6 +173,7 @@ policies:
   vulnerabilities: {deny: [ghsa-x, CVE-2021-44228], grace: 10080m, only_fixable: TRUE, deny_at: "high"}
   on_fail: "quarantine"
   secrets: "warn"
+  vex: {any_of: [vendor, security]}
   mode: 'warn'
   match:
     except: [apps/sandbox/**]

@@ -3,12 +3,15 @@ package policy
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 	"unicode"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/tidewaiter/tidewaiter/gate"
 )
 
 // maxNameBytes bounds the name of a policy or authority, which ends up in log lines and HTTP headers.
@@ -128,4 +131,39 @@ func words[T ~string](all []T) map[string]T {
 		m[string(t)] = t
 	}
 	return m
+}
+
+// strangers are texts that an expression which names somebody does not all fit.
+var strangers = []string{"a", "https://stranger.example/anybody", "stranger@mail.example", "https://github.com/stranger/any/.github/workflows/a.yml@refs/heads/b"}
+
+// wholeExpression reads a regular expression that the whole of a text must fit. One that everything fits names nobody.
+func (s *strict) wholeExpression(v value) gate.Wording {
+	t, ok := s.text(v)
+	if !ok {
+		return gate.Wording{}
+	}
+	_, err := regexp.Compile(t) // on its own, lest its parentheses close ours
+	if err != nil {
+		s.refuse(v, "%v", err)
+		return gate.Wording{}
+	}
+	whole, err := regexp.Compile(`\A(?:` + t + `)\z`)
+	if err != nil {
+		s.refuse(v, "%v", err)
+		return gate.Wording{}
+	}
+	if whole.MatchString("") || !slices.ContainsFunc(strangers, func(s string) bool { return !whole.MatchString(s) }) {
+		s.refuse(v, "%.60q fits anybody", t)
+		return gate.Wording{}
+	}
+	return gate.Wording{Text: t, Regexp: true}
+}
+
+// maxAge reads how long something counts. Not at all is no age.
+func (s *strict) maxAge(v value) time.Duration {
+	age, ok := s.duration(v)
+	if ok && age == 0 {
+		s.refuse(v, "nothing is that young")
+	}
+	return age
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/gate"
 )
 
-// LoadTrust reads trust files into one set of authorities. A key_file that is not absolute is looked for beside the trust file
+// LoadTrust reads trust files into one set of authorities. A file they name that is not absolute is looked for beside the trust file
 // that names it. Without files nobody is trusted.
 //
 // Errors: [*Problems] for everything wrong with the files or with the keys they name; otherwise a trust file could not be read.
@@ -19,13 +19,13 @@ func LoadTrust(files []string) (*gate.TrustRoots, error) {
 	return roots, err
 }
 
-// loadTrust is [LoadTrust], and returns also which key files it looked for, even if it fails.
+// loadTrust is [LoadTrust], and returns also which files the trust files name, even if it fails.
 func loadTrust(files []string) (roots *gate.TrustRoots, keyFiles []string, err error) {
 	sources, err := readAll(files)
 	if err != nil {
 		return nil, nil, err
 	}
-	return parseTrust(sources, func(name string) ([]byte, error) { return readBounded(name, maxKeyBytes) })
+	return parseTrust(sources, readBounded)
 }
 
 // roots is what has been read of a set of trust files.
@@ -34,13 +34,15 @@ type roots struct {
 	authorities []gate.Authority
 	// named says where each authority's name was first used, and keyed where each key was, by fingerprint.
 	named, keyed map[string]place
-	readKey      func(name string) ([]byte, error)
-	keyFiles     []string
+	// readFile is [readBounded], or stands for it.
+	readFile func(name string, limit int64) ([]byte, error)
+	// keyFiles are the files that were looked for: of keys, certificates and trusted roots.
+	keyFiles []string
 }
 
-// parseTrust reads sources, and through readKey the key files they name, into one set.
-func parseTrust(sources []source, readKey func(name string) ([]byte, error)) (*gate.TrustRoots, []string, error) {
-	r := roots{named: map[string]place{}, keyed: map[string]place{}, readKey: readKey}
+// parseTrust reads sources, and through readFile the files they name, into one set.
+func parseTrust(sources []source, readFile func(name string, limit int64) ([]byte, error)) (*gate.TrustRoots, []string, error) {
+	r := roots{named: map[string]place{}, keyed: map[string]place{}, readFile: readFile}
 	for _, src := range sources {
 		if root, ok := r.open(src); ok {
 			has := r.mapping(root, fields{"authorities": func(v value) { r.list(v, r.authority) }})
@@ -58,14 +60,12 @@ func (r *roots) authority(v value) {
 	var a gate.Authority
 	has := r.mapping(v, fields{
 		"name":     func(v value) { a.Name = r.authorityName(v) },
-		"cosign":   func(v value) { a.Keys = r.cosign(v) },
-		"keyless":  nil,
-		"notation": nil,
+		"cosign":   func(v value) { a.Keys, a.KMS = r.cosign(v) },
+		"keyless":  func(v value) { a.Keyless = r.keyless(v) },
+		"notation": func(v value) { a.Notation = r.notation(v) },
 	})
 	r.need(v, has, "name")
-	if !has["keyless"] && !has["notation"] { // of a kind that is refused already, it does not lack a key besides
-		r.need(v, has, "cosign")
-	}
+	r.exactlyOne(v, has, "cosign", "keyless", "notation")
 	r.authorities = append(r.authorities, a)
 }
 
@@ -83,23 +83,51 @@ func (r *roots) authorityName(v value) string {
 }
 
 // cosign reads the keys of an authority: one, or several with the time each counts.
-func (r *roots) cosign(v value) (keys []gate.TrustedKey) {
+func (r *roots) cosign(v value) (keys []gate.TrustedKey, services []gate.KMSKey) {
 	one := func(v value) { keys = append(keys, r.key(v)) }
 	has := r.mapping(v, fields{
 		"key_file": one,
 		"key":      one,
 		"keys": func(v value) {
-			if r.list(v, func(v value) { keys = append(keys, r.windowedKey(v)) }) && len(v.node.Content) == 0 {
+			each := func(v value) {
+				if key, service := r.windowedKey(v); service.Reference != "" {
+					services = append(services, service)
+				} else {
+					keys = append(keys, key)
+				}
+			}
+			if r.list(v, each) && len(v.node.Content) == 0 {
 				r.refuse(v, "is empty")
 			}
 		},
-		"kms": nil,
+		"kms": func(v value) { services = append(services, gate.KMSKey{Reference: r.kms(v)}) },
 	})
-	if !has["kms"] {
-		r.exactlyOne(v, has, "key_file", "key", "keys")
-	}
+	r.exactlyOne(v, has, "key_file", "key", "keys", "kms")
 	slices.SortFunc(keys, func(a, b gate.TrustedKey) int { return cmp.Compare(a.Fingerprint, b.Fingerprint) })
-	return keys
+	slices.SortFunc(services, func(a, b gate.KMSKey) int { return cmp.Compare(a.Reference, b.Reference) })
+	return keys, services
+}
+
+// kmsSchemes are the key management services that are known. For any other scheme the library behind them would start a program.
+var kmsSchemes = []string{"awskms://", "azurekms://", "gcpkms://", "hashivault://"}
+
+// kms reads which key in a key management service speaks for an authority. It is not asked here: what a file says must not depend on
+// whether a service can be reached.
+func (r *roots) kms(v value) string {
+	t, ok := r.word(v)
+	if !ok {
+		return ""
+	}
+	if !slices.ContainsFunc(kmsSchemes, func(scheme string) bool { return strings.HasPrefix(t, scheme) && len(t) > len(scheme) }) {
+		r.refuse(v, "%.80q is no key in a service that is known: want one of %s", t, strings.Join(kmsSchemes, ", "))
+		return ""
+	}
+	if first, taken := r.keyed[t]; taken {
+		r.refuse(v, "the same key stands at %s already", first)
+	} else {
+		r.keyed[t] = r.at(v)
+	}
+	return t
 }
 
 // exactlyOne reports v unless it has one of keys and no other. has is what [strict.mapping] returned for v.
@@ -110,7 +138,7 @@ func (r *roots) exactlyOne(v value, has map[string]bool, keys ...string) {
 	}
 }
 
-func (r *roots) windowedKey(v value) (k gate.TrustedKey) {
+func (r *roots) windowedKey(v value) (k gate.TrustedKey, service gate.KMSKey) {
 	var from, until time.Time
 	one := func(v value) { k = r.key(v) }
 	has := r.mapping(v, fields{
@@ -118,16 +146,15 @@ func (r *roots) windowedKey(v value) (k gate.TrustedKey) {
 		"key":        one,
 		"not_before": func(v value) { from, _ = r.instant(v) },
 		"not_after":  func(v value) { until, _ = r.instant(v) },
-		"kms":        nil,
+		"kms":        func(v value) { service.Reference = r.kms(v) },
 	})
-	if !has["kms"] {
-		r.exactlyOne(v, has, "key_file", "key")
-	}
+	r.exactlyOne(v, has, "key_file", "key", "kms")
 	if !until.IsZero() && !from.Before(until) {
 		r.refuse(v, "not_after is no later than not_before, so the key never counts")
 	}
 	k.NotBefore, k.NotAfter = from, until
-	return k
+	service.NotBefore, service.NotAfter = from, until
+	return k, service
 }
 
 // key reads the public key that v holds, or names the file of. A key speaks for one authority, and once: were it two, one
@@ -139,14 +166,7 @@ func (r *roots) key(v value) gate.TrustedKey {
 	}
 	encoded := []byte(text)
 	if v.key == "key_file" {
-		path := text
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(filepath.Dir(r.file), path)
-		}
-		r.keyFiles = append(r.keyFiles, path)
-		var err error
-		if encoded, err = r.readKey(path); err != nil {
-			r.refuse(v, "%v", err)
+		if encoded, ok = r.beside(v, text, maxKeyBytes); !ok {
 			return gate.TrustedKey{}
 		}
 	}
@@ -161,4 +181,18 @@ func (r *roots) key(v value) gate.TrustedKey {
 		r.keyed[k.Fingerprint] = r.at(v)
 	}
 	return k
+}
+
+// beside returns what the file called name holds, or its first limit+1 bytes. A name that is not absolute starts at the directory of
+// the file being read.
+func (r *roots) beside(v value, name string, limit int64) ([]byte, bool) {
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(filepath.Dir(r.file), name)
+	}
+	r.keyFiles = append(r.keyFiles, name)
+	content, err := r.readFile(name, limit)
+	if err != nil {
+		r.refuse(v, "%v", err)
+	}
+	return content, err == nil
 }

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdh"
 	"crypto/ecdsa"
@@ -15,18 +16,22 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/oci"
 )
 
 // keyFiles stands for files that hold keys, by base name.
 type keyFiles map[string][]byte
 
 // read returns the file of name's base name.
-func (k keyFiles) read(name string) ([]byte, error) {
+func (k keyFiles) read(name string, _ int64) ([]byte, error) {
 	data, ok := k[filepath.Base(name)]
 	if !ok {
 		return nil, &fs.PathError{Op: "open", Path: filepath.Base(name), Err: fs.ErrNotExist}
@@ -72,6 +77,22 @@ func testKeys(t testing.TB) keyFiles {
 		"two.pub":         append(pkix(t, ed25519Key(1)), pkix(t, ed25519Key(2))...),
 		"pkcs1.pub":       block("RSA PUBLIC KEY", x509.MarshalPKCS1PublicKey(&rsa.PublicKey{N: modulus, E: 65537})),
 	}
+	root, err := os.ReadFile("../configs/trusted_root.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys["root.json"] = root
+	keys["bundle.json"] = []byte(`{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json"}`)
+	keys["chainless.json"] = []byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1","certificateAuthorities":[{}]}`)
+	keys["garbled.json"] = bytes.ReplaceAll(root, []byte(`"rawBytes": "MII`), []byte(`"rawBytes": "AII`))
+	keys["large.json"] = append(bytes.Clone(root), make([]byte, maxTrustedRootBytes)...)
+	ca, err := os.ReadFile("../configs/corp-ca.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys["ca.pem"], keys["empty.pem"], keys["trailing.pem"] = ca, nil, append(bytes.Clone(ca), "x"...)
+	keys["garbled.pem"] = block("CERTIFICATE", []byte("certificate"))
+	keys["leaf.pem"] = leafCertificate(t)
 	for i, name := range []string{"good.pub", "other.pub", "third.pub", "fourth.pub", "fifth.pub", "sixth.pub"} {
 		keys[name] = pkix(t, ed25519Key(byte(10+i)))
 	}
@@ -284,4 +305,80 @@ func TestLoadTrust(t *testing.T) {
 			t.Errorf("got %s", got)
 		}
 	})
+}
+
+// A trusted root is read beside the file that names it, and an expression is taken for one; the thresholds are those of the public
+// instance unless they are written.
+func TestLoadKeyless(t *testing.T) {
+	root, err := os.ReadFile("../configs/trusted_root.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := writeFiles(t, t.TempDir(), map[string]string{
+		"roots/public.json": string(root),
+		"trust.yaml": `authorities:
+  - {name: a, keyless: {issuer: "https://i.example", subject_regexp: "(?i)s@.+", trusted_root_file: roots/public.json}}
+  - {name: b, keyless: {issuer_regexp: "https://i\\..+", subject: "s@i.example", trusted_root_file: roots/public.json, tlog: 0, sct: 0, tsa: 1}}
+`,
+	})
+	got, files, err := loadTrust([]string{filepath.Join(dir, "trust.yaml")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := oci.FromBytes(root)
+	want := []gate.Authority{
+		{Name: "a", Keyless: &gate.Keyless{
+			Issuer: gate.Wording{Text: "https://i.example"}, Subject: gate.Wording{Text: "(?i)s@.+", Regexp: true},
+			TrustedRoot: root, RootDigest: digest, Tlog: 1, SCT: 1,
+		}},
+		{Name: "b", Keyless: &gate.Keyless{
+			Issuer: gate.Wording{Text: `https://i\..+`, Regexp: true}, Subject: gate.Wording{Text: "s@i.example"},
+			TrustedRoot: root, RootDigest: digest, TSA: 1,
+		}},
+	}
+	if diff := cmp.Diff(want, got.Authorities); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if path := filepath.Join(dir, "roots/public.json"); !slices.Contains(files, path) {
+		t.Errorf("got files %v, want %s among them, to be watched", files, path)
+	}
+}
+
+// leafCertificate returns a certificate that is neither an authority's nor signed by itself.
+func leafCertificate(t testing.TB) []byte {
+	t.Helper()
+	private := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: testNow, NotAfter: testNow.AddDate(1, 0, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, ed25519Key(7), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return block("CERTIFICATE", der)
+}
+
+// Certificates are read from several files, and identities attribute by attribute.
+func TestLoadNotation(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"corp-ca.pem", "corp-tsa.pem"} {
+		data, err := os.ReadFile("../configs/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeFiles(t, dir, map[string]string{name: string(data), "both.pem": string(data) + "\n" + string(data)})
+	}
+	writeFiles(t, dir, map[string]string{"trust.yaml": `authorities:
+  - {name: a, notation: {ca_files: [corp-ca.pem, both.pem], tsa_ca_files: [corp-tsa.pem], identities: ['x509.subject: CN=Re\,lease=1, o = Acme\\ Inc']}}
+`})
+	got, _, err := loadTrust([]string{filepath.Join(dir, "trust.yaml")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := got.Authorities[0].Notation
+	if len(n.Roots) != 2 || len(n.TSARoots) != 1 {
+		t.Errorf("got %d and %d certificates, want 2 and 1", len(n.Roots), len(n.TSARoots))
+	}
+	want := []gate.Name{{{Type: "CN", Value: "Re,lease=1"}, {Type: "O", Value: "Acme\\ Inc"}}}
+	if diff := cmp.Diff(want, n.Identities); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
 }

@@ -28,9 +28,6 @@ func (w *walk) file(ctx context.Context, p place, header *tar.Header, content io
 	}
 	if kind == noDatabase {
 		at = p.at
-		if done, err := w.aside(at, header.Size, content); done || err != nil {
-			return err
-		}
 	}
 	f := file{path: at, info: header.FileInfo()}
 	wanting := w.readers.forName(f, kind)
@@ -44,8 +41,12 @@ func (w *walk) file(ctx context.Context, p place, header *tar.Header, content io
 	if isExecutable(head) {
 		wanting = append(wanting, w.readers.executables...)
 	}
+	var aside func(data []byte) error
+	if !isExecutable(head) { // an executable is one wherever it lies
+		aside = w.aside(at, header.Size)
+	}
 	mayHide := len(w.detectors) > 0 && header.Size <= maxSecretFileBytes
-	if len(wanting) == 0 && !mayHide {
+	if len(wanting) == 0 && !mayHide && aside == nil {
 		return nil
 	}
 	var err error
@@ -58,35 +59,39 @@ func (w *walk) file(ctx context.Context, p place, header *tar.Header, content io
 	if mayHide {
 		w.findSecrets(f)
 	}
+	if aside != nil {
+		if err := aside(f.data); err != nil {
+			return err
+		}
+	}
 	if len(wanting) == 0 {
 		return nil
 	}
 	return w.examine(ctx, f, wanting)
 }
 
-// aside takes a file that tells of packages without being where they are found: which files are a package's, or where packages are
-// from. done says that there is nothing else to it.
-func (w *walk) aside(at string, size int64, content io.Reader) (done bool, err error) {
-	owner, isList := listOf(at)
+// aside returns what is to be done with a file that tells of packages without being where they are found: which files are a package's,
+// or where packages are from. Nil for any other file, and for one too large to be one of those.
+func (w *walk) aside(at string, size int64) func(data []byte) error {
+	if owner, ok := listOf(at); ok && size <= maxListBytes {
+		return func(list []byte) error {
+			w.owned.addList(owner, list)
+			return nil
+		}
+	}
 	read := channelReader(at)
-	if isList && size > maxListBytes || !isList && (read == nil || size > maxChannelBytes) {
-		return isList, nil
+	if read == nil || size > maxChannelBytes {
+		return nil
 	}
-	data, err := w.readers.load(nil, size, content)
-	if err != nil {
-		return true, fmt.Errorf("reading %q: %w", printable(at), err)
+	return func(data []byte) error {
+		channels := channelsOf(at, data, read)
+		w.channels[wirePath(at)] = channels
+		held := len(at)
+		for _, channel := range channels {
+			held += len(channel)
+		}
+		return w.hold(held)
 	}
-	if isList {
-		w.owned.addList(owner, data)
-		return true, nil
-	}
-	channels := channelsOf(at, data, read)
-	w.channels[wirePath(at)] = channels
-	size = 0
-	for _, channel := range channels {
-		size += int64(len(channel))
-	}
-	return true, w.hold(len(at) + int(size))
 }
 
 // spend counts n bytes of files as read.

@@ -232,6 +232,8 @@ func TestGoBinaries(t *testing.T) {
 		{"executable", executable("usr/bin/tide", binary), []gate.FileInventory{{Path: "usr/bin/tide", Packages: want}}},
 		{"not executable until somebody makes it so", regular("usr/bin/tide", binary), []gate.FileInventory{{Path: "usr/bin/tide", Packages: want}}},
 		{"whatever its name", executable("usr/share/tide.json", binary), []gate.FileInventory{{Path: "usr/share/tide.json", Packages: want}}},
+		{"even where dpkg keeps lists", executable("var/lib/dpkg/info/tide.list", binary), []gate.FileInventory{{Path: "var/lib/dpkg/info/tide.list", Packages: want}}},
+		{"or apk its repositories", executable("etc/apk/repositories", binary), []gate.FileInventory{{Path: "etc/apk/repositories", Packages: want}}},
 		{"other executables are looked into too", executable("usr/bin/c", "\x7fELF and no more"), []gate.FileInventory{{Path: "usr/bin/c"}}},
 		{"scripts are not", executable("usr/bin/sh", "#!/bin/sh\n"), nil},
 	} {

@@ -127,6 +127,9 @@ func TestChannels(t *testing.T) {
 	if got := readTar(t, regular("app/content_sets.json", `{"content_sets":["a"]}`)); got.Channels != nil {
 		t.Errorf("a file elsewhere says %v", got.Channels)
 	}
+	if got := readTar(t, regular("usr/share/buildinfo/package.json", lodash)); len(got.Files) != 1 || len(got.Files[0].Packages) != 1 {
+		t.Errorf("a package among manifests is passed over: %v", got.Files)
+	}
 	upper := readTar(t, regular("etc/apk/.wh.repositories", ""))
 	lower := readTar(t, regular("etc/apk/repositories", "http://x/alpine/edge/main"))
 	if got := gate.Merge([]gate.LayerInventory{lower, upper}).Channels; len(got) > 0 {

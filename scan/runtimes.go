@@ -19,7 +19,8 @@ type runtimeKind struct {
 	name string
 	// file matches the base name of its executable or its library.
 	file *regexp.Regexp
-	// version finds the version, its first group, among the text in the file.
+	// version finds the version, its first group, among the text in the file. It begins with text that is always the same, or
+	// finding it would take as long as everything else together.
 	version *regexp.Regexp
 }
 
@@ -27,8 +28,6 @@ type runtimeKind struct {
 var runtimes = []runtimeKind{
 	{"node", regexp.MustCompile(`^node(?:js)?$`), regexp.MustCompile(`nodejs\.org/download/[a-z-]+/v(\d+\.\d+\.\d+)/`)},
 	{"java", regexp.MustCompile(`^libjvm\.so$`), regexp.MustCompile(` VM \([^)]*\) for [a-z0-9_-]+ JRE \(([0-9][0-9A-Za-z._+-]*)`)},
-	{"redis", regexp.MustCompile(`^redis-(?:server|check-rdb|check-aof|sentinel)$`), regexp.MustCompile(
-		`(\d+\.\d+\.\d+)(?:\d{19}|[A-Za-z0-9._-]*-\d{10}(?:\d{9})?)\x00`)}, // its build id: version, machine, time
 	{"nginx", regexp.MustCompile(`^nginx(?:-debug)?$`), regexp.MustCompile(`\x00nginx version: nginx/(\d+\.\d+\.\d+)`)},
 	{"postgresql", regexp.MustCompile(`^postgres$`), regexp.MustCompile(`\(PostgreSQL\) (\d+(?:\.\d+)+)`)},
 	{"php", regexp.MustCompile(`^(?:php[0-9.]*(?:-cgi|-fpm)?|php-fpm[0-9.]*|libphp[0-9.]*\.so)$`), regexp.MustCompile(`X-Powered-By: PHP/(\d+\.\d+\.\d+)`)},
@@ -59,6 +58,9 @@ func readRuntime(_ context.Context, f file) ([]gate.Package, error) {
 	if line := pythonFile.FindStringSubmatch(base); line != nil {
 		name, version = "python", pythonVersion(f.data, line[1])
 	}
+	if redisFile.MatchString(base) {
+		name, version = "redis", redisVersion(f.data)
+	}
 	if bytes.Contains(f.data, []byte(busyboxMark)) {
 		if found := busyboxVersion.FindSubmatch(f.data); found != nil {
 			name, version = "busybox", string(found[1])
@@ -76,12 +78,52 @@ func readRuntime(_ context.Context, f file) ([]gate.Package, error) {
 // pythonVersion finds the text that is a release of line, "3.11.2": no other in the file begins so. Linkers let it end another text,
 // a path, of the same ending.
 func pythonVersion(data []byte, line string) string {
-	found := regexp.MustCompile(`[\x00/](` + regexp.QuoteMeta(line) + `\.\d+(?:(?:a|b|rc)\d+)?)\+?\x00`).FindSubmatch(data)
-	if found == nil {
-		return ""
+	begin := []byte(line + ".")
+	for at := 0; ; {
+		i := bytes.Index(data[at:], begin)
+		if i < 0 {
+			return ""
+		}
+		at += i
+		if at > 0 && (data[at-1] == 0 || data[at-1] == '/') {
+			if found := pythonRelease.Find(data[at:min(len(data), at+maxReleaseBytes)]); found != nil {
+				return string(bytes.TrimRight(found, "+\x00"))
+			}
+		}
+		at += len(begin)
 	}
-	return string(found[1])
 }
+
+var pythonRelease = regexp.MustCompile(`^\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?\+?\x00`)
+
+// maxReleaseBytes is longer than any version of Python's.
+const maxReleaseBytes = 32
+
+// redisFile matches the names of the one program of Redis.
+var redisFile = regexp.MustCompile(`^redis-(?:server|check-rdb|check-aof|sentinel)$`)
+
+// redisBuild matches the end of a text that is the identifier of a build: version, machine, time in seconds or nanoseconds.
+var redisBuild = regexp.MustCompile(`(\d+\.\d+\.\d+)(?:\d{19}|[A-Za-z0-9._-]*-\d{10}(?:\d{9})?)$`)
+
+// maxBuildBytes bounds that text: a machine's name has at most 64 bytes.
+const maxBuildBytes = 128
+
+// redisVersion finds the version in what identifies the build, the only text with it that is not just a number.
+func redisVersion(data []byte) string {
+	for len(data) > 0 {
+		line, rest, _ := bytes.Cut(data, []byte{0})
+		data = rest
+		if line = line[max(0, len(line)-maxBuildBytes):]; len(line) < 10 || bytes.ContainsFunc(line[len(line)-10:], notDigit) {
+			continue
+		}
+		if found := redisBuild.FindSubmatch(line); found != nil {
+			return string(found[1])
+		}
+	}
+	return ""
+}
+
+func notDigit(r rune) bool { return r < '0' || r > '9' }
 
 // java8 matches how Java up to 8 counted: "1.8.0_392-b08".
 var java8 = regexp.MustCompile(`^1\.(\d+)\.0_(\d+)`)

@@ -91,8 +91,8 @@ func newInstalledVersion(order versionOrder, text string) installedVersion {
 	return v
 }
 
-// parseVersion reads the version of an installed package. PyPI's local part ("+local") is dropped: advisories never have one, and
-// PEP 440 compares without it then.
+// parseVersion reads the version of an installed package. PyPI's local part ("+local") is dropped, as it is of what it is
+// compared with: advisories hardly ever have one, and PEP 440 compares without it then.
 func parseVersion(order versionOrder, text string) (v installedVersion, err error) {
 	if order == orderPyPI {
 		text, _, _ = strings.Cut(text, "+")
@@ -112,6 +112,9 @@ func parseVersion(order versionOrder, text string) (v installedVersion, err erro
 func (v installedVersion) compare(other string) (c int, err error) {
 	if v.unknown != nil {
 		return 0, v.unknown
+	}
+	if v.order == orderPyPI {
+		other, _, _ = strings.Cut(other, "+")
 	}
 	if err := checkVersion(v.order, other); err != nil {
 		return 0, err

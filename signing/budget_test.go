@@ -49,7 +49,7 @@ func TestRequestsForOneBundle(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := gate.Candidate{Repository: oci.Repository{Upstream: r.Host(), Path: "acme/app"}, Digest: image.Digest}
-			if got, err := v.Verify(t.Context(), c, []string{"release"}); err != nil || len(got.Signatures) != 1 {
+			if got, err := v.Verify(t.Context(), c, gate.Wanted{Signatures: []string{"release"}}); err != nil || len(got.Signatures) != 1 {
 				t.Fatalf("got %v, %v, want one signature", got, err)
 			}
 			var asked []string

@@ -135,7 +135,7 @@ func TestRealCosign(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := gate.Candidate{Repository: oci.Repository{Upstream: remote.Host(), Path: "acme/app"}, Digest: image.Digest}
-			got, err := v.Verify(t.Context(), c, []string{"release", "stranger"})
+			got, err := v.Verify(t.Context(), c, gate.Wanted{Signatures: []string{"release", "stranger"}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -150,6 +150,73 @@ func TestRealCosign(t *testing.T) {
 			}
 			if len(got.Signatures) != 1 || got.Signatures[0].Format != tc.format || got.Signatures[0].Authority != "release" || len(got.Rejections) != 0 {
 				t.Errorf("got %v, want one signature by release as %s", got, tc.format)
+			}
+		})
+	}
+}
+
+// What the real cosign attests is read as an attestation of its type, in both formats and both kinds of registries.
+func TestRealCosignAttestations(t *testing.T) {
+	client := findCosign(t)
+	attest := offline("attest", "--predicate", "sbom.json", "--type", "spdxjson")
+	legacy := slices.Concat(attest, []string{"--new-bundle-format=false"})
+	vex := offline("attest", "--predicate", "vex.json", "--type", "openvex")
+	for name, tc := range map[string]struct {
+		noAPI   bool
+		command []string
+		format  string
+	}{
+		"bundle":                 {false, attest, "sigstore-bundle"},
+		"bundle by fallback tag": {true, attest, "sigstore-bundle"},
+		"legacy":                 {false, legacy, "dsse-envelope"},
+		"VEX":                    {false, vex, "sigstore-bundle"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for file, content := range map[string]string{"sbom.json": `{"spdxVersion":"SPDX-2.3"}`, "vex.json": stating(`[]`)} {
+				if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			key := newP256(t)
+			cosign(t, client, dir, "import-key-pair", "--key", writeKey(t, dir, key))
+			remote, err := ocitest.StartRegistry(ocitest.Options{NoReferrers: tc.noAPI})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(remote.Close)
+			image, err := remote.PushImage("acme/app", "v1", ocitest.Image{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			cosign(t, client, dir, slices.Concat(tc.command, []string{remote.Host() + "/acme/app@" + image.Digest.String()})...)
+			v, err := signing.New(signing.Options{
+				Registry: overHTTP(t, remote),
+				Roots: func() *gate.TrustRoots {
+					return &gate.TrustRoots{Authorities: []gate.Authority{authorityOf(t, "release", key)}}
+				},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := gate.Candidate{Repository: oci.Repository{Upstream: remote.Host(), Path: "acme/app"}, Digest: image.Digest}
+			wanted := sboms("release")
+			wanted.Signatures, wanted.VEX = []string{"release"}, []string{"release"}
+			got, err := v.Verify(t.Context(), c, wanted)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(got.Signatures) != 0 || len(got.Rejections) != 0 {
+				t.Errorf("got %v", got)
+			}
+			if name == "VEX" {
+				if len(got.VEX) != 1 || got.VEX[0].Status != gate.VEXNotAffected {
+					t.Errorf("got %v, want one statement", got.VEX)
+				}
+				return
+			}
+			if len(got.Attestations) != 1 || got.Attestations[0].By.Format != tc.format || !strings.Contains(string(got.Attestations[0].Predicate), "SPDX-2.3") {
+				t.Errorf("got %v, want one as %s", got.Attestations, tc.format)
 			}
 		})
 	}

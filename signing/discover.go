@@ -27,9 +27,15 @@ type offer struct {
 func (s *search) discover(ctx context.Context) ([]offer, error) {
 	var ways []func(context.Context) ([]offer, error)
 	for _, place := range s.places {
-		ways = append(ways, func(ctx context.Context) ([]offer, error) { return s.onTag(ctx, place) })
+		if len(s.signers) > 0 {
+			ways = append(ways, func(ctx context.Context) ([]offer, error) { return s.onTag(ctx, place, ".sig") })
+		}
 	}
+	onTags := len(ways)
 	for _, place := range s.places {
+		if len(s.attesters) > 0 || len(s.excusers) > 0 {
+			ways = append(ways, func(ctx context.Context) ([]offer, error) { return s.onTag(ctx, place, ".att") })
+		}
 		ways = append(ways, func(ctx context.Context) ([]offer, error) { return s.onReferrers(ctx, place) })
 	}
 	found := make([][]offer, len(ways))
@@ -40,12 +46,16 @@ func (s *search) discover(ctx context.Context) ([]offer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.affordable(slices.Concat(found...)), nil
+	// Attestations can be large, wherever they are kept: the smallest first, so that a few large ones crowd out nothing.
+	others := slices.Concat(found[onTags:]...)
+	slices.SortStableFunc(others, func(a, b offer) int { return cmp.Compare(a.layer.Size, b.layer.Size) })
+	return s.affordable(append(slices.Concat(found[:onTags]...), others...)), nil
 }
 
-// onTag returns the legacy signatures kept under the image's ".sig" tag in place. That there is no such tag is a fact.
-func (s *search) onTag(ctx context.Context, place oci.Repository) ([]offer, error) {
-	tag := s.Digest.Algorithm().String() + "-" + s.Digest.Encoded() + ".sig" // as cosign names it
+// onTag returns what is kept in place under the image's tag with a suffix: legacy signatures under ".sig", legacy attestations under
+// ".att". That there is no such tag is a fact.
+func (s *search) onTag(ctx context.Context, place oci.Repository, suffix string) ([]offer, error) {
+	tag := s.Digest.Algorithm().String() + "-" + s.Digest.Encoded() + suffix // as cosign names it
 	content, err := s.registry.Manifest(ctx, place, tag)
 	switch {
 	case oci.IsMissing(err):
@@ -83,9 +93,7 @@ func (s *search) onReferrers(ctx context.Context, place oci.Repository) ([]offer
 	if err != nil {
 		return nil, err
 	}
-	offers := slices.Concat(found...)
-	slices.SortStableFunc(offers, func(a, b offer) int { return cmp.Compare(a.layer.Size, b.layer.Size) })
-	return offers, nil
+	return slices.Concat(found...), nil
 }
 
 // worthOpening returns the listed manifests that may hold signatures, each once, as many and as large as are read. The smallest come

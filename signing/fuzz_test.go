@@ -3,11 +3,18 @@ package signing
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"strings"
 	"testing"
+	"time"
+
+	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
+	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
 
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/oci"
@@ -17,6 +24,7 @@ import (
 func fuzzed() (s subject, statement, payload []byte) {
 	s = subject{Candidate: gate.Candidate{Repository: oci.Repository{Upstream: "registry.example", Path: "acme/app"}, Digest: oci.FromBytes([]byte("app"))}}
 	s.names = namesOf(s.Repository, nil)
+	s.attested = func(string) bool { return false }
 	statement = fmt.Appendf(nil, `{"_type":%q,"subject":[{"digest":{"sha256":%q}}],"predicateType":%q,"predicate":{}}`,
 		statementType, s.Digest.Encoded(), predicateTypeSignature)
 	payload = fmt.Appendf(nil, `{"critical":{"identity":{"docker-reference":"registry.example/acme/app"},"image":{"docker-manifest-digest":%q},"type":%q},"optional":null}`,
@@ -126,6 +134,108 @@ func FuzzBundle(f *testing.F) {
 		}
 		if got := b.GetDsseEnvelope().GetPayload(); !bytes.Equal(got, statement) {
 			t.Errorf("the key is found to have signed %q", got)
+		}
+	})
+}
+
+// Whatever is made of an envelope, reading it breaks nothing, and what is read is what another reader reads.
+func FuzzEnvelope(f *testing.F) {
+	s, statement, _ := fuzzed()
+	s.attested = func(string) bool { return true }
+	attestation := bytes.Replace(statement, []byte(predicateTypeSignature), []byte(predicateTypeOpenVEX), 1)
+	for _, payload := range [][]byte{statement, attestation} {
+		f.Add(fmt.Appendf(nil, `{"payloadType":%q,"payload":%q,"signatures":[{"keyid":"","sig":"AAAA"}]}`, payloadTypeInToto, base64.StdEncoding.EncodeToString(payload)))
+	}
+	f.Add([]byte(`{"payload":"e30","Payload":"","payloadType":"","signatures":[{}]}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		envelope, err := parseEnvelope(raw)
+		if err != nil {
+			return
+		}
+		_, _ = enveloped{}.read(s, offer{}, raw) // it may be refused, it must not break
+		var lenient struct{ Payload, PayloadType string }
+		if err := json.Unmarshal(raw, &lenient); err != nil {
+			t.Fatalf("accepted, but not to be read: %v", err)
+		}
+		payload, err := base64.StdEncoding.DecodeString(lenient.Payload)
+		if err != nil {
+			payload, err = base64.URLEncoding.DecodeString(lenient.Payload)
+		}
+		if err != nil || lenient.PayloadType != envelope.GetPayloadType() || !bytes.Equal(payload, envelope.GetPayload()) {
+			t.Errorf("another reader takes it for %q of %q, %v", lenient.Payload, lenient.PayloadType, err)
+		}
+	})
+}
+
+// Whatever stands in annotations beside a signature, reading it breaks nothing.
+func FuzzAnnotations(f *testing.F) {
+	f.Add("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", `{"SignedEntryTimestamp":"","Payload":{"body":"e30=","logID":"00"}}`, `{"SignedRFC3161Timestamp":"AAAA"}`)
+	f.Add("", `{"Payload":{"body":"eyJraW5kIjoiaW50b3RvIiwiYXBpVmVyc2lvbiI6IjAuMC4xIn0=","logID":"00"}}`, "")
+	f.Fuzz(func(_ *testing.T, certificate, entry, stamp string) {
+		c := claim{}
+		_ = c.annotate(map[string]string{annotationCertificate: certificate, annotationLogEntry: entry, annotationTimestamp: stamp}, func(wire *protobundle.Bundle) {
+			wire.Content = &protobundle.Bundle_MessageSignature{MessageSignature: &protocommon.MessageSignature{MessageDigest: &protocommon.HashOutput{}}}
+		})
+		_, _ = parseLogEntry(entry) // whatever it says of it, it must not break
+		_, _ = parseTimestamp(stamp)
+	})
+}
+
+// Whatever is made of an envelope of notation, nothing breaks, and nobody is found to have signed what he did not.
+func FuzzNotation(f *testing.F) {
+	s, _, _ := fuzzed()
+	s.MediaType, s.SizeBytes = oci.MediaTypeImage, 1234
+	n := fuzzNotary(f)
+	f.Add(false, []byte(`{"payload":"e30","protected":"e30","header":{"x5c":["AAAA"]},"signature":"AAAA"}`))
+	f.Add(true, []byte{0xd2, 0x84, 0x43, 0xa1, 0x01, 0x26, 0xa0, 0x40, 0x40})
+	f.Fuzz(func(t *testing.T, isCOSE bool, raw []byte) {
+		mediaType := mediaTypeJWS
+		if isCOSE {
+			mediaType = mediaTypeCOSE
+		}
+		c, err := notarized{mediaType}.read(s, offer{}, raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, err := n.made(c, time.Now()); err == nil {
+			t.Errorf("found %v to have signed %q", m, raw)
+		}
+	})
+}
+
+// fuzzNotary returns an authority whose key nobody has.
+func fuzzNotary(t testing.TB) *notary {
+	t.Helper()
+	private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{2}, ed25519.SeedSize))
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true, NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<33, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := loadNotation("fuzzed", gate.Notation{Roots: [][]byte{der}, Identities: []gate.Name{{{Type: "O", Value: "x"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Whatever a document says of vulnerabilities, reading it breaks nothing, and no statement is about nothing.
+func FuzzVEX(f *testing.F) {
+	s, _, _ := fuzzed()
+	f.Add([]byte(`{"statements":[{"vulnerability":"CVE-1","products":["pkg:oci/app@` + s.Digest.String() + `"],"status":"fixed"}]}`))
+	f.Add([]byte(`{"statements":[{"vulnerability":{"name":"CVE-1"},"products":[{"@id":"pkg:oci/app","hashes":{"sha-256":"` + s.Digest.Encoded() + `"},"subcomponents":[{"@id":"pkg:deb/debian/a@1?epoch=1"}]}],"status":"fixed"}]}`))
+	f.Add([]byte(`{"document":{"category":"csaf_vex"},"product_tree":{"full_product_names":[{"product_id":"P","product_identification_helper":{"purl":"pkg:oci/app@` + s.Digest.String() + `"}}]},"vulnerabilities":[{"cve":"CVE-1","product_status":{"fixed":["P"]}}]}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		for _, parse := range vexTypes {
+			about, err := parse(raw, s)
+			if err != nil {
+				continue
+			}
+			for _, x := range about {
+				if len(x.Vulnerabilities) == 0 {
+					t.Errorf("a statement about nothing: %v", x)
+				}
+			}
 		}
 	})
 }

@@ -20,28 +20,25 @@ import (
 	"github.com/tidewaiter/tidewaiter/gate"
 )
 
-// authority is an authority whose keys are ready to check signatures with.
-type authority struct {
-	name string
-	keys []key
-}
-
 // key is a trusted key and every way in which signers are known to sign with such a key.
 type key struct {
 	gate.TrustedKey
 	checks []*verify.Verifier
 }
 
-// loadAuthority prepares a for checking. It fails for a key of a kind nobody should sign with.
-func loadAuthority(a gate.Authority) (authority, error) {
-	if len(a.Keys) == 0 {
-		return authority{}, fmt.Errorf("authority %s has no key", a.Name)
-	}
-	loaded := authority{name: a.Name}
-	for _, trusted := range a.Keys {
-		k, err := loadKey(trusted)
+// keys is an authority that signs with any of some keys.
+type keys struct {
+	name string
+	keys []key
+}
+
+// loadKeys prepares keys for checking. It fails for a key of a kind nobody should sign with.
+func loadKeys(name string, trusted []gate.TrustedKey) (keys, error) {
+	loaded := keys{name: name}
+	for _, t := range trusted {
+		k, err := loadKey(t)
 		if err != nil {
-			return authority{}, fmt.Errorf("authority %s: key %.16s: %w", a.Name, trusted.Fingerprint, err)
+			return keys{}, fmt.Errorf("key %.16s: %w", t.Fingerprint, err)
 		}
 		loaded.keys = append(loaded.keys, k)
 	}
@@ -124,7 +121,7 @@ func ed25519Schemes(k ed25519.PublicKey) ([]signature.Verifier, error) {
 // another reader than ours: it counts only if both found the same predicate.
 func (k key) signed(c claim) bool {
 	return slices.ContainsFunc(k.checks, func(check *verify.Verifier) bool {
-		result, err := check.Verify(c.entity, verify.NewPolicy(c.artifact(), verify.WithKey()))
+		result, err := check.Verify(c.keyed, verify.NewPolicy(c.artifact(), verify.WithKey()))
 		return err == nil && result.Statement.GetPredicateType() == c.predicateType
 	})
 }
@@ -147,22 +144,23 @@ func (k key) window() string {
 	return strings.Join(edges, " ")
 }
 
-// errNotSigned says that none of an authority's keys made a signature.
-var errNotSigned = errors.New("not signed with any of its keys")
-
-// signed returns the key of a that made the signature of c and counts at now.
-//
-// Errors: [errNotSigned]; another one, for people, when the key that made it counts at other times only.
-func (a authority) signed(c claim, now time.Time) (key, error) {
+// made implements [speaker]. Of a refusal by several keys it tells that of the one that made the signature.
+func (a keys) made(c claim, now time.Time) (mark, error) {
+	switch {
+	case c.notarized != nil:
+		return mark{}, fmt.Errorf("it is signed with notation, and %s signs with keys", a.name)
+	case c.keyed == nil:
+		return mark{}, fmt.Errorf("it is signed with a certificate, and %s signs with keys", a.name)
+	}
 	refusal := errNotSigned
 	for _, k := range a.keys {
 		if !k.signed(c) {
 			continue
 		}
 		if k.counts(now) {
-			return k, nil
+			return mark{signer: k.Fingerprint, until: k.NotAfter}, nil
 		}
 		refusal = fmt.Errorf("signed with the key %.16s of %s, which counts %s", k.Fingerprint, a.name, k.window())
 	}
-	return key{}, refusal
+	return mark{}, refusal
 }

@@ -12,7 +12,6 @@ import (
 
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
 	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
-	"github.com/sigstore/sigstore-go/pkg/bundle"
 	"github.com/sigstore/sigstore-go/pkg/verify"
 
 	"github.com/tidewaiter/tidewaiter/oci"
@@ -25,13 +24,11 @@ const (
 	// annotationSignature holds the signature of the layer it stands on, in base64.
 	annotationSignature = "dev.cosignproject.cosign/signature"
 	payloadType         = "cosign container image signature"
-	// legacyBundleType is the bundle a legacy signature is turned into, so that one verifier reads both formats.
-	legacyBundleType = "application/vnd.dev.sigstore.bundle+json;version=0.1"
 )
 
 // legacy is the format of cosign before version 3, skopeo and podman: a layer is the payload, an annotation of the layer the
-// signature (cosign, SIGNATURE_SPEC.md; containers/image, sigstore-style signatures). A certificate or a log entry in other
-// annotations is not looked at: what counts is whether a trusted key signed the payload.
+// signature (cosign, SIGNATURE_SPEC.md; containers/image, sigstore-style signatures). Where a certificate, a log entry or a time stamp
+// stands in other annotations, a trusted key may have signed the payload all the same.
 type legacy struct{}
 
 func (legacy) name() string    { return "cosign-legacy" }
@@ -54,23 +51,13 @@ func (legacy) read(s subject, o offer, body []byte) (claim, error) {
 		return claim{}, err
 	}
 	digest := sha256.Sum256(body)
-	b, err := bundle.NewBundle(&protobundle.Bundle{
-		MediaType: legacyBundleType,
-		VerificationMaterial: &protobundle.VerificationMaterial{
-			Content: &protobundle.VerificationMaterial_PublicKey{PublicKey: &protocommon.PublicKeyIdentifier{}},
-		},
-		Content: &protobundle.Bundle_MessageSignature{MessageSignature: &protocommon.MessageSignature{
+	c := claim{artifact: func() verify.ArtifactPolicyOption { return verify.WithArtifact(bytes.NewReader(body)) }}
+	return c, c.annotate(o.layer.Annotations, func(wire *protobundle.Bundle) {
+		wire.Content = &protobundle.Bundle_MessageSignature{MessageSignature: &protocommon.MessageSignature{
 			MessageDigest: &protocommon.HashOutput{Algorithm: protocommon.HashAlgorithm_SHA2_256, Digest: digest[:]},
 			Signature:     signature,
-		}},
+		}}
 	})
-	if err != nil {
-		return claim{}, fmt.Errorf("the signature: %v", err)
-	}
-	return claim{
-		entity:   b,
-		artifact: func() verify.ArtifactPolicyOption { return verify.WithArtifact(bytes.NewReader(body)) },
-	}, nil
 }
 
 // payload is what a legacy signature signs (containers/image, "simple signing").

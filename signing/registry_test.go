@@ -158,10 +158,11 @@ func (b *bench) verify(t testing.TB, authorities ...string) (gate.SignatureEvide
 	if authorities == nil {
 		authorities = []string{"release"}
 	}
-	return v.Verify(t.Context(), b.candidate(), authorities)
+	return v.Verify(t.Context(), b.candidate(), gate.Wanted{Signatures: authorities})
 }
 
 func (b *bench) sigTag() string { return "sha256-" + b.digest.Encoded() + ".sig" }
+func (b *bench) attTag() string { return "sha256-" + b.digest.Encoded() + ".att" }
 
 // bundle attaches a bundle by its raw JSON and returns the referrer's digest.
 func (b *bench) bundle(t testing.TB, raw []byte) oci.Digest {

@@ -1,20 +1,22 @@
-// Package signing owns the question of who signed an image.
+// Package signing owns the question of who signed an image, and who attested what of it.
 //
-// [Verifier.Verify] finds everything that is offered as a signature of a manifest, in every way in which clients store one, and
-// checks it against the authorities a policy names. It promises that each [gate.Signature] was made, over this very manifest, with
-// a key of that authority which counts now; that nothing offered beside a good signature keeps it from counting; and that a
-// registry which does not let us look is an error and never the absence of signatures. It must not decide whether the signatures
-// suffice.
+// [Verifier.Verify] finds everything that is offered as a signature or attestation of a manifest, in every way in which clients store
+// one, and checks it against the authorities a policy names. It promises that each [gate.Signature] and [gate.Attestation] was made,
+// over this very manifest, by that authority in a way that counts now; that what was signed says itself which of the two it is; that
+// nothing offered beside a good one keeps it from counting; and that a registry which does not let us look is an error and never the
+// absence of signatures. It must not decide whether they suffice.
 //
 // There are two doors to widen it by. A way of storing signatures is a [format] in the table formats, and perhaps another place to
-// look in discover; a way of being trusted is one more thing an [authority] checks a claim with.
+// look in discover; a way of being trusted is a [speaker].
 //
 // What is read was put there by whoever may push to the repository, or by whoever runs the registry. It is bounded (limits.go),
 // compared with its digest, never decompressed, and read strictly (strict.go). A key has no clock: how long it counts is asked of
-// the time now, and transparency-log entries and time stamps beside a key's signature are neither needed nor believed.
+// the time now, and transparency-log entries and time stamps beside a key's signature are neither needed nor believed. A certificate
+// counts at the time a log or time stamp service vouches for, and at no other.
 package signing
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -51,6 +53,8 @@ type Options struct {
 	// Roots returns the trust roots in force; required, and safe for concurrent use. It may return others from one call to the next,
 	// but never changes what it returned.
 	Roots func() *gate.TrustRoots
+	// KeyService fetches keys of authorities that lie in key management services, each once. If nil, such authorities cannot be used.
+	KeyService KeyService
 	// Now tells the time. If nil, time.Now is used.
 	Now func() time.Time
 	// SignaturesIn returns the repository in which signatures of images of another one lie too; the zero Repository for none. If
@@ -68,7 +72,8 @@ type Options struct {
 
 // Verifier implements [gate.Signatures]. It is safe for concurrent use.
 type Verifier struct {
-	o Options
+	o           Options
+	authorities authorities
 	// large holds a token for each large layer in memory.
 	large chan struct{}
 }
@@ -84,7 +89,7 @@ func New(o Options) (*Verifier, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Verifier{o: o, large: make(chan struct{}, largeAtOnce)}, nil
+	return &Verifier{o: o, authorities: authorities{service: o.KeyService}, large: make(chan struct{}, largeAtOnce)}, nil
 }
 
 // Revision implements [gate.Signatures]. It is empty while there are no trust roots.
@@ -99,40 +104,60 @@ func (v *Verifier) Revision() string {
 	return roots.Revision + "+" + v.o.Revision
 }
 
-// Verify implements [gate.Signatures]. The signatures it returns are sorted by authority, manifest, format and signer, the
-// rejections by manifest, format and text; at most [maxRejections] of them are reported. The same content in the registry leads
-// to the same evidence, in whatever order the registry lists it.
+// Verify implements [gate.Signatures]. The signatures it returns are sorted by authority, manifest, format and signer, attestations by
+// predicate type before those, the rejections by manifest, format and text; at most [maxRejections] of them are reported. The same
+// content in the registry leads to the same evidence, in whatever order the registry lists it.
 //
 // Errors: an authority that the trust roots do not have or whose keys cannot be used, and whatever the registry fails with.
-func (v *Verifier) Verify(ctx context.Context, c gate.Candidate, authorities []string) (gate.SignatureEvidence, error) {
-	found, err := v.verify(ctx, c, authorities)
+func (v *Verifier) Verify(ctx context.Context, c gate.Candidate, wanted gate.Wanted) (gate.SignatureEvidence, error) {
+	found, err := v.verify(ctx, c, wanted)
 	if err != nil {
 		return gate.SignatureEvidence{}, fmt.Errorf("verifying signatures of %s: %w", c, err)
 	}
 	return found, nil
 }
 
-func (v *Verifier) verify(ctx context.Context, c gate.Candidate, names []string) (gate.SignatureEvidence, error) {
+func (v *Verifier) verify(ctx context.Context, c gate.Candidate, wanted gate.Wanted) (gate.SignatureEvidence, error) {
 	if _, err := oci.ParseDigest(c.Digest.String()); err != nil {
 		return gate.SignatureEvidence{}, err
 	}
-	authorities, err := v.authorities(names)
-	if err != nil || len(authorities) == 0 {
-		return gate.SignatureEvidence{}, err
+	if wanted.Nothing() {
+		return gate.SignatureEvidence{}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
 	defer cancel()
+	roots := v.o.Roots()
+	signers, err := v.authorities.of(ctx, roots, wanted.Signatures)
+	if err != nil {
+		return gate.SignatureEvidence{}, err
+	}
+	excusers, err := v.authorities.of(ctx, roots, wanted.VEX)
+	if err != nil {
+		return gate.SignatureEvidence{}, err
+	}
+	attesters := map[string][]authority{}
+	for predicateType, names := range wanted.Attestations {
+		if attesters[predicateType], err = v.authorities.of(ctx, roots, names); err != nil {
+			return gate.SignatureEvidence{}, err
+		}
+	}
 	var aliases []string
 	if v.o.ReferenceAliases != nil {
 		aliases = v.o.ReferenceAliases(c.Repository)
 	}
 	s := &search{
-		subject:     subject{Candidate: c, names: namesOf(c.Repository, aliases)},
-		registry:    v.o.Registry,
-		places:      placesOf(c.Repository, v.o.SignaturesIn),
-		authorities: authorities,
-		now:         v.o.Now(),
-		large:       v.large,
+		subject:   subject{Candidate: c, names: namesOf(c.Repository, aliases), MediaType: wanted.MediaType, SizeBytes: wanted.SizeBytes},
+		wanted:    wanted,
+		registry:  v.o.Registry,
+		places:    placesOf(c.Repository, v.o.SignaturesIn),
+		signers:   signers,
+		attesters: attesters,
+		excusers:  excusers,
+		now:       v.o.Now(),
+		large:     v.large,
+	}
+	s.attested = func(predicateType string) bool {
+		return len(attesters[predicateType]) > 0 || len(excusers) > 0 && vexTypes[predicateType] != nil
 	}
 	offers, err := s.discover(ctx)
 	if err != nil {
@@ -144,36 +169,20 @@ func (v *Verifier) verify(ctx context.Context, c gate.Candidate, names []string)
 	return s.evidence(), nil
 }
 
-// authorities returns the authorities called names, ready to check with. All are taken from one set of trust roots.
-func (v *Verifier) authorities(names []string) ([]authority, error) {
-	roots := v.o.Roots()
-	if roots == nil {
-		return nil, errors.New("there are no trust roots")
-	}
-	var loaded []authority
-	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
-		i := slices.IndexFunc(roots.Authorities, func(a gate.Authority) bool { return a.Name == name })
-		if i < 0 {
-			return nil, fmt.Errorf("the trust roots have no authority %q", name)
-		}
-		a, err := loadAuthority(roots.Authorities[i])
-		if err != nil {
-			return nil, err
-		}
-		loaded = append(loaded, a)
-	}
-	return loaded, nil
-}
-
-// search is the looking for the signatures of one image.
+// search is the looking for the signatures and attestations of one image.
 type search struct {
 	subject
+	wanted   gate.Wanted
 	registry Registry
 	// places are the repositories looked in, the image's own first.
-	places      []oci.Repository
-	authorities []authority
-	now         time.Time
-	large       chan struct{}
+	places []oci.Repository
+	// signers are the authorities asked for signatures, attesters those asked for attestations, by predicate type.
+	signers   []authority
+	attesters map[string][]authority
+	// excusers are those asked for statements about vulnerabilities.
+	excusers []authority
+	now      time.Time
+	large    chan struct{}
 
 	mu sync.Mutex
 	// found is guarded by mu, and in no particular order.
@@ -198,13 +207,24 @@ func (s *search) examine(ctx context.Context, o offer) error {
 	case err != nil:
 		return fmt.Errorf("reading the signature in %s: %w", o.manifest, err)
 	}
+	s.believe(o, body)
+	return nil
+}
+
+// believe adds to the evidence what the layer o is found to be. What it holds was written by whoever wants to be believed, and several
+// libraries read it: should one of them break on it, that is a reason not to believe it, and no reason to end the process.
+func (s *search) believe(o offer, body []byte) {
+	defer func() {
+		if broke := recover(); broke != nil {
+			s.reject(o.manifest, o.format.name(), fmt.Errorf("reading it broke the reader: %v", broke))
+		}
+	}()
 	c, err := o.format.read(s.subject, o, body)
 	if err != nil {
 		s.reject(o.manifest, o.format.name(), err)
-		return nil
+		return
 	}
 	s.judge(o, c)
-	return nil
 }
 
 func (s *search) readLayer(ctx context.Context, o offer) ([]byte, error) {
@@ -219,37 +239,85 @@ func (s *search) readLayer(ctx context.Context, o offer) ([]byte, error) {
 
 // judge finds out which authorities made c.
 func (s *search) judge(o offer, c claim) {
-	signed, why := false, fmt.Errorf("not signed with a key of %s", s.asked())
-	for _, a := range s.authorities {
-		k, err := a.signed(c, s.now)
+	asked := s.signers
+	if c.predicate != nil {
+		asked = s.attesters[c.predicateType]
+		if vexTypes[c.predicateType] != nil {
+			asked = merged(asked, s.excusers)
+		}
+	}
+	if len(asked) == 0 {
+		return // a signature, where attestations are looked for
+	}
+	made, why := false, unsigned(asked)
+	for _, a := range asked {
+		m, err := a.made(c, s.now)
 		switch {
 		case err == nil:
-			signed = true
-			s.accept(gate.Signature{
-				Authority: a.name, Format: o.format.name(), Signer: k.Fingerprint, Manifest: o.manifest, Until: k.NotAfter,
+			made = true
+			s.accept(c, gate.Signature{
+				Authority: a.name, Format: o.format.name(), Signer: m.signer, Issuer: m.issuer, SignedAt: m.at, Manifest: o.manifest, Until: m.until,
 			})
 		case !errors.Is(err, errNotSigned):
 			why = err
 		}
 	}
-	if !signed {
+	if !made {
 		s.reject(o.manifest, o.format.name(), why)
 	}
 }
 
-// asked returns the names of the authorities asked for.
-func (s *search) asked() string {
+// unsigned says, for people, that none of the authorities asked for made something.
+func unsigned(asked []authority) error {
 	var names []string
-	for _, a := range s.authorities {
-		names = append(names, a.name)
+	byKeys := true
+	for _, a := range asked {
+		names, byKeys = append(names, a.name), byKeys && a.byKeys
 	}
-	return strings.Join(names, ", ")
+	if byKeys {
+		return fmt.Errorf("not signed with a key of %s", strings.Join(names, ", "))
+	}
+	return fmt.Errorf("not signed by %s", strings.Join(names, ", "))
 }
 
-func (s *search) accept(signature gate.Signature) {
+// accept records that somebody made c.
+func (s *search) accept(c claim, by gate.Signature) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.found.Signatures = append(s.found.Signatures, signature)
+	if c.predicate == nil {
+		s.found.Signatures = append(s.found.Signatures, by)
+		return
+	}
+	if s.isExcuser(by.Authority) && vexTypes[c.predicateType] != nil {
+		statements, err := vexTypes[c.predicateType](c.predicate, s.subject)
+		if err != nil {
+			s.found.Rejections = append(s.found.Rejections, gate.Rejection{Manifest: by.Manifest, Format: by.Format, Why: plain(err.Error())})
+		}
+		for _, x := range statements {
+			x.By = by
+			s.found.VEX = append(s.found.VEX, x)
+		}
+	}
+	if !slices.ContainsFunc(s.attesters[c.predicateType], func(a authority) bool { return a.name == by.Authority }) {
+		return
+	}
+	s.found.Attestations = append(s.found.Attestations, gate.Attestation{By: by, PredicateType: c.predicateType, Statement: c.statement, Predicate: c.predicate})
+}
+
+// isExcuser reports whether an authority is asked for statements about vulnerabilities.
+func (s *search) isExcuser(name string) bool {
+	return slices.ContainsFunc(s.excusers, func(a authority) bool { return a.name == name })
+}
+
+// merged returns the authorities in a or b, each once.
+func merged(a, b []authority) []authority {
+	all := slices.Clone(a)
+	for _, other := range b {
+		if !slices.ContainsFunc(all, func(a authority) bool { return a.name == other.name }) {
+			all = append(all, other)
+		}
+	}
+	return all
 }
 
 // reject records that something found in manifest is no signature. Format is empty when it did not get far enough to have one,
@@ -265,10 +333,17 @@ func (s *search) evidence() gate.SignatureEvidence {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	found := s.found
-	slices.SortFunc(found.Signatures, func(a, b gate.Signature) int {
-		return cmp.Or(cmp.Compare(a.Authority, b.Authority), cmp.Compare(a.Manifest, b.Manifest), cmp.Compare(a.Format, b.Format), cmp.Compare(a.Signer, b.Signer))
-	})
+	slices.SortFunc(found.Signatures, compareSignatures)
 	found.Signatures = slices.Compact(found.Signatures)
+	slices.SortFunc(found.VEX, func(a, b gate.VEX) int {
+		return cmp.Or(compareSignatures(a.By, b.By), slices.Compare(a.Vulnerabilities, b.Vulnerabilities), a.At.Compare(b.At),
+			cmp.Compare(a.Status, b.Status), cmp.Compare(fmt.Sprint(a.Packages), fmt.Sprint(b.Packages)), cmp.Compare(a.Why, b.Why))
+	})
+	compare := func(a, b gate.Attestation) int {
+		return cmp.Or(cmp.Compare(a.PredicateType, b.PredicateType), compareSignatures(a.By, b.By), bytes.Compare(a.Statement, b.Statement))
+	}
+	slices.SortFunc(found.Attestations, compare)
+	found.Attestations = slices.CompactFunc(found.Attestations, func(a, b gate.Attestation) bool { return compare(a, b) == 0 })
 	slices.SortFunc(found.Rejections, func(a, b gate.Rejection) int {
 		return cmp.Or(cmp.Compare(a.Manifest, b.Manifest), cmp.Compare(a.Format, b.Format), cmp.Compare(a.Why, b.Why))
 	})
@@ -277,4 +352,12 @@ func (s *search) evidence() gate.SignatureEvidence {
 		found.Rejections = append(found.Rejections[:maxRejections-1], gate.Rejection{Why: fmt.Sprintf("and %d more", n-maxRejections+1)})
 	}
 	return found
+}
+
+// compareSignatures orders signatures by what tells one from another.
+func compareSignatures(a, b gate.Signature) int {
+	return cmp.Or(
+		cmp.Compare(a.Authority, b.Authority), cmp.Compare(a.Manifest, b.Manifest), cmp.Compare(a.Format, b.Format), cmp.Compare(a.Signer, b.Signer),
+		cmp.Compare(a.Issuer, b.Issuer), a.SignedAt.Compare(b.SignedAt), a.Until.Compare(b.Until),
+	)
 }

@@ -186,11 +186,11 @@ func TestRootsReload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := v.Verify(t.Context(), b.candidate(), []string{"release"}); err != nil || len(got.Signatures) != 1 || v.Revision() != "r1" {
+	if got, err := v.Verify(t.Context(), b.candidate(), gate.Wanted{Signatures: []string{"release"}}); err != nil || len(got.Signatures) != 1 || v.Revision() != "r1" {
 		t.Fatalf("before: got %v, %v, revision %s", got, err, v.Revision())
 	}
 	b.roots = &gate.TrustRoots{Authorities: []gate.Authority{authorityOf(t, "release", newP256(t))}, Revision: "r2"}
-	if got, err := v.Verify(t.Context(), b.candidate(), []string{"release"}); err != nil || len(got.Signatures) != 0 || v.Revision() != "r2" {
+	if got, err := v.Verify(t.Context(), b.candidate(), gate.Wanted{Signatures: []string{"release"}}); err != nil || len(got.Signatures) != 0 || v.Revision() != "r2" {
 		t.Errorf("after: got %v, %v, revision %s", got, err, v.Revision())
 	}
 	b.roots = nil
@@ -269,7 +269,7 @@ func TestConcurrentUse(t *testing.T) {
 	var running sync.WaitGroup
 	for range 16 {
 		running.Go(func() {
-			got, err := v.Verify(t.Context(), b.candidate(), []string{"release"})
+			got, err := v.Verify(t.Context(), b.candidate(), gate.Wanted{Signatures: []string{"release"}})
 			if err != nil || len(got.Signatures) != 2 {
 				t.Errorf("got %v, %v, want two signatures", got, err)
 			}
@@ -288,7 +288,7 @@ func TestCancelled(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := v.Verify(ctx, b.candidate(), []string{"release"}); !errors.Is(err, context.Canceled) {
+	if _, err := v.Verify(ctx, b.candidate(), gate.Wanted{Signatures: []string{"release"}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want context.Canceled", err)
 	}
 }
@@ -334,7 +334,7 @@ func TestLargeBundles(t *testing.T) {
 				var running sync.WaitGroup
 				for range 8 {
 					running.Go(func() {
-						got, err := v.Verify(t.Context(), b.candidate(), []string{"release"})
+						got, err := v.Verify(t.Context(), b.candidate(), gate.Wanted{Signatures: []string{"release"}})
 						if err != nil || len(got.Signatures) != 1 {
 							t.Errorf("got %v, %v, want one signature", got, err)
 						}

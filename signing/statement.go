@@ -1,11 +1,13 @@
 package signing
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tidewaiter/tidewaiter/oci"
 )
@@ -14,15 +16,18 @@ import (
 const (
 	payloadTypeInToto = "application/vnd.in-toto+json"
 	statementType     = "https://in-toto.io/Statement/v1"
+	// statementTypeOld is what cosign's legacy attestations, and older provenance, state. Their frame is the same.
+	statementTypeOld = "https://in-toto.io/Statement/v0.1"
 	// predicateTypeSignature is what makes a statement a signature. Every other predicate says something about an image: an SBOM,
 	// a provenance, a failed verification. None of them says that the signer wants it run.
 	predicateTypeSignature = "https://sigstore.dev/cosign/sign/v1"
 )
 
-// statement is the frame of an in-toto statement. What it says of its subjects, the predicate, is left alone.
+// statement is the frame of an in-toto statement. What it says of its subjects, the predicate, is left as it was written.
 type statement struct {
 	statementType string
 	predicateType string
+	predicate     json.RawMessage
 	// subjects are the sha256 digests of the artifacts it is about.
 	subjects [][sha256.Size]byte
 }
@@ -33,7 +38,7 @@ func parseStatement(payload []byte) (statement, error) {
 	if err != nil {
 		return statement{}, fmt.Errorf("the statement: %w", err)
 	}
-	var s statement
+	s := statement{predicate: top["predicate"]}
 	if s.statementType, err = text(top["_type"]); err != nil {
 		return statement{}, fmt.Errorf("the statement's _type: %w", err)
 	}
@@ -80,23 +85,39 @@ func parseSubjects(raw json.RawMessage) ([][sha256.Size]byte, error) {
 	return digests, nil
 }
 
+// isSignature reports whether s is, by its kind, a signature and not an attestation.
+func (s statement) isSignature() bool { return s.predicateType == predicateTypeSignature }
+
 // checkSignature reports, as an error, why s is no signature of the manifest d.
 func (s statement) checkSignature(d oci.Digest) error {
 	switch {
-	case s.predicateType != predicateTypeSignature:
+	case !s.isSignature():
 		return fmt.Errorf("it is an attestation of type %.120q, which is not a signature", s.predicateType)
 	case s.statementType != statementType:
 		return fmt.Errorf("its statement is of the unknown type %.120q", s.statementType)
-	case len(s.subjects) == 0:
+	}
+	return s.checkSubject(d)
+}
+
+// checkAttestation reports, as an error, why s says nothing of the manifest d.
+func (s statement) checkAttestation(d oci.Digest) error {
+	switch {
+	case s.statementType != statementType && s.statementType != statementTypeOld:
+		return fmt.Errorf("its statement is of the unknown type %.120q", s.statementType)
+	case !bytes.HasPrefix(s.predicate, []byte("{")):
+		return errors.New("its predicate is not a JSON object")
+	}
+	return s.checkSubject(d)
+}
+
+func (s statement) checkSubject(d oci.Digest) error {
+	if len(s.subjects) == 0 {
 		return errors.New("its statement names no artifact by sha256")
 	}
-	want := sum(d)
-	for _, subject := range s.subjects {
-		if subject == want {
-			return nil
-		}
+	if !slices.Contains(s.subjects, sum(d)) {
+		return errors.New("its statement is about other artifacts")
 	}
-	return errors.New("its statement is about other artifacts")
+	return nil
 }
 
 // sum returns the bytes of a digest that came from [oci.ParseDigest].

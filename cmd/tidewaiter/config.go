@@ -23,6 +23,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/policy"
 	"github.com/tidewaiter/tidewaiter/seal"
+	"github.com/tidewaiter/tidewaiter/signing"
 	"github.com/tidewaiter/tidewaiter/upstream"
 )
 
@@ -245,6 +246,9 @@ func (c *config) installationProblems() []error {
 	note(policyErr)
 	roots, trustErr := policy.LoadTrust(c.TrustFiles)
 	note(trustErr)
+	if trustErr == nil {
+		note(signing.CheckRoots(roots))
+	}
 	if policyErr == nil && trustErr == nil {
 		note(policy.CheckAuthorities(set, roots))
 	}

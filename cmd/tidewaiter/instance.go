@@ -32,6 +32,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/scan"
 	"github.com/tidewaiter/tidewaiter/seal"
 	"github.com/tidewaiter/tidewaiter/signing"
+	"github.com/tidewaiter/tidewaiter/signing/kms"
 	"github.com/tidewaiter/tidewaiter/upstream"
 )
 
@@ -134,6 +135,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 	aliases, revision := in.signerAliases()
 	verifier, err := signing.New(signing.Options{
 		Registry: in.contents(), Roots: in.policies.Roots, SignaturesIn: in.upstreams.SignaturesIn, ReferenceAliases: aliases, Revision: revision,
+		KeyService: kms.Client{Env: os.Getenv}.PublicKey,
 	})
 	if err != nil {
 		return nil, err

@@ -144,7 +144,7 @@ func theirs(vulns []types.DetectedVulnerability, inv gate.Inventory) []finding {
 	}
 	var found []finding
 	for _, v := range vulns {
-		severity := strings.ToLower(v.Severity)
+		severity := strings.ToLower(v.VendorSeverity[v.SeveritySource].String())
 		if severity == "unknown" {
 			severity = "unrated"
 		}

@@ -1,0 +1,121 @@
+package gate
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// VEXStatus is what a statement says of a vulnerability (OpenVEX 0.2, status labels; CSAF 2.0 has the same).
+type VEXStatus string
+
+// The statuses. The first two excuse a finding.
+const (
+	VEXNotAffected   VEXStatus = "not_affected"
+	VEXFixed         VEXStatus = "fixed"
+	VEXAffected      VEXStatus = "affected"
+	VEXInvestigating VEXStatus = "under_investigation"
+)
+
+// VEX is a checked statement of what a vulnerability means for an image: one of those a signed document holds.
+type VEX struct {
+	// By is who made it and where it was found, as for a signature.
+	By Signature `json:"by"`
+	// Vulnerabilities are the names of one vulnerability, at least one.
+	Vulnerabilities []string `json:"vulnerabilities"`
+	// Packages narrows the statement to some packages of the image; empty means that it is about all of it.
+	Packages []VEXPackage `json:"packages,omitempty"`
+	Status   VEXStatus    `json:"status"`
+	// Why is the justification, or what else was written of it; bounded, may be empty.
+	Why string `json:"why,omitempty"`
+	// At is when its author says it was made, UTC. Of two about the same thing the later counts.
+	At time.Time `json:"at,omitzero"`
+}
+
+// VEXPackage names packages of an image as findings name them.
+type VEXPackage struct {
+	Type string `json:"type"`
+	Name string `json:"name"`
+	// Version is the one version meant; empty for any.
+	Version string `json:"version,omitempty"`
+}
+
+// names reports whether x is about f.
+func (x VEX) names(f Finding) bool {
+	if !slices.ContainsFunc(x.Vulnerabilities, func(id string) bool { return strings.EqualFold(id, f.ID) }) {
+		return false
+	}
+	return len(x.Packages) == 0 || slices.ContainsFunc(x.Packages, func(p VEXPackage) bool {
+		return p.Type == f.Package.Type && strings.EqualFold(p.Name, f.Package.Name) && (p.Version == "" || p.Version == f.Package.Version)
+	})
+}
+
+// excuses reports whether x says that f does not matter.
+func (x VEX) excuses() bool { return x.Status == VEXNotAffected || x.Status == VEXFixed }
+
+// excuse returns the statement by which f does not matter; ok is false if there is none, or the latest says otherwise. Of statements of
+// the same time the one that excuses nothing counts.
+func excuse(p Policy, statements []VEX, f Finding, now time.Time) (x VEX, ok bool) {
+	about := slices.DeleteFunc(slices.Clone(statements), func(x VEX) bool {
+		return !slices.Contains(p.VEX, x.By.Authority) || x.By.stale(0, now) != "" || !x.names(f)
+	})
+	if len(about) == 0 {
+		return VEX{}, false
+	}
+	rank := func(x VEX) int {
+		if x.excuses() {
+			return 0
+		}
+		return 1
+	}
+	latest := slices.MaxFunc(about, func(a, b VEX) int {
+		return cmp.Or(a.At.Compare(b.At), cmp.Compare(rank(a), rank(b)), cmp.Compare(b.told(), a.told()))
+	})
+	return latest, latest.excuses()
+}
+
+// told returns, for a person, who says what.
+func (x VEX) told() string {
+	s := fmt.Sprintf("%s states %s", x.By.Authority, x.Status)
+	if !x.At.IsZero() {
+		s += " on " + x.At.UTC().Format(time.DateOnly)
+	}
+	if x.Why != "" {
+		s += ": " + x.Why
+	}
+	return s
+}
+
+// excuseFindings splits reasons into those that stand and those a statement of VEX sets aside, and lets v lapse with the statements it
+// leaned on. What a policy denies by name stands: who wrote the policy knew of the vulnerability.
+func excuseFindings(p Policy, e Evidence, reasons []Reason, now time.Time, v *Verdict) (standing, excused []Reason) {
+	for _, r := range reasons {
+		if r.Rule != RuleVulnerabilities || r.Finding == nil {
+			standing = append(standing, r)
+			continue
+		}
+		x, ok := excuse(p, e.VEX, *r.Finding, now)
+		if !ok {
+			standing = append(standing, r)
+			continue
+		}
+		v.lapseAt(x.By.Until)
+		r.Waiver = x.told()
+		excused = append(excused, r)
+	}
+	return standing, excused
+}
+
+// vexOf returns the statements a verdict on e keeps: those about its findings, and all of them for an index, whose children lean on them.
+func vexOf(p Policy, e Evidence) []VEX {
+	var kept []VEX
+	for _, x := range e.VEX {
+		about := func(f Finding) bool { return x.names(f) }
+		if slices.Contains(p.VEX, x.By.Authority) && (e.Manifest.IsIndex() || slices.ContainsFunc(e.Findings, about)) {
+			kept = append(kept, x)
+		}
+	}
+	return kept
+}
