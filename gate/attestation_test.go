@@ -214,6 +214,19 @@ func TestVEX(t *testing.T) {
 	}
 }
 
+// A refusal that a statement could still excuse is not remembered for long.
+func TestRefusalsThatCanBeExcused(t *testing.T) {
+	p, e := strict(t), clean()
+	e.Findings = []gate.Finding{log4j}
+	if v := gate.Decide(&gate.PolicySet{Policies: []gate.Policy{p}}, e, noon); !v.Until.Equal(noon.Add(24 * time.Hour)) {
+		t.Errorf("nobody could excuse it: got until %s", v.Until)
+	}
+	p.VEX = []string{"security"}
+	if v := gate.Decide(&gate.PolicySet{Policies: []gate.Policy{p}}, e, noon); !v.Until.Equal(noon.Add(15 * time.Minute)) {
+		t.Errorf("got until %s", v.Until)
+	}
+}
+
 // Laws of attestations and VEX, over random evidence.
 func TestLawsOfStatements(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 7))
