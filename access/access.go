@@ -63,9 +63,11 @@ type Attempt struct {
 	// Caller is the name of who it was, or with EventBadCredentials who it was said to be. The client may have written it.
 	Caller  string
 	Address string
-	// Action and Repository are empty with EventBadCredentials.
+	// Action and Repository are empty with EventBadCredentials, Tag and Digest also when it is about all of the repository.
 	Action     Action
 	Repository string
+	Tag        string
+	Digest     oci.Digest
 	// Reason is why not, in our words; empty for EventAllowed.
 	Reason string
 }

@@ -384,6 +384,21 @@ func TestAllow(t *testing.T) {
 			t.Errorf("%s: record (-got +want):\n%s", tt.law, diff)
 		}
 	}
+	t.Run("what it is about is on record too", func(t *testing.T) {
+		on := oci.Reference{Repository: repo(t, "apps/web"), Tag: "v1", Digest: oci.FromBytes(nil)}
+		want := []access.Attempt{
+			{Event: access.EventAllowed, Caller: "user:ci", Action: access.Push, Repository: "apps/web", Tag: "v1", Digest: on.Digest},
+			{Event: access.EventRefused, Caller: "user:ci", Action: access.Delete, Repository: "apps/web", Tag: "v1", Digest: on.Digest, Reason: "not granted"},
+		}
+		for i, wantStatus := range []int{200, 403} {
+			if err := p.AllowOn(t.Context(), access.Caller{Name: "user:ci"}, want[i].Action, on); status(err) != wantStatus {
+				t.Errorf("%s: got %v, want %d", want[i].Action, err, wantStatus)
+			}
+		}
+		if diff := cmp.Diff(p.ledger.take(), want); diff != "" {
+			t.Errorf("record (-got +want):\n%s", diff)
+		}
+	})
 	p.clock.pass(time.Minute)
 	if _ = p.Allow(t.Context(), access.Caller{Name: "anonymous"}, access.Pull, repo(t, "apps/web")); len(p.ledger.take()) != 1 {
 		t.Error("a minute later it is not on record again")

@@ -86,12 +86,17 @@ func (c *Control) Lists(caller Caller, repo oci.Repository) bool {
 // Errors: an *oci.Error. UNAUTHORIZED: credentials, or a wider token, may help; the answer needs a [Control.Challenge]. DENIED: they
 // will not. UNAVAILABLE: it is granted, and could not be put on record.
 func (c *Control) Allow(ctx context.Context, caller Caller, action Action, repo oci.Repository) error {
-	name := repo.String()
+	return c.AllowOn(ctx, caller, action, oci.Reference{Repository: repo})
+}
+
+// AllowOn is [Control.Allow] for what on names, which goes on record with it. Rights are those to the repository.
+func (c *Control) AllowOn(ctx context.Context, caller Caller, action Action, on oci.Reference) error {
+	name := on.Repository.String()
 	var rights actionSet
 	if name != "" {
 		rights = c.rights(&caller, name)
 	}
-	attempt := Attempt{Caller: caller.Name, Address: caller.Address, Action: action, Repository: name}
+	attempt := Attempt{Caller: caller.Name, Address: caller.Address, Action: action, Repository: name, Tag: on.Tag, Digest: on.Digest}
 	switch wanted := action.set(); {
 	case caller.left(rights, name)&wanted != 0:
 		attempt.Event = EventAllowed

@@ -102,9 +102,10 @@ func (f *Folder) update(ctx context.Context, registry Registry, source oci.Refer
 	return err == nil, err
 }
 
-// has reports whether an artifact need not be fetched: it is in use, or a tag leads to the one that was rolled back from.
+// has reports whether an artifact need not be fetched: it is in use, and as far verified as is asked for, or a tag leads to the one that
+// was rolled back from.
 func (f *Folder) has(digest oci.Digest, pinned bool) bool {
-	if o, ok := f.generation(currentName); ok && o.Digest == digest {
+	if o, ok := f.generation(currentName); ok && o.Digest == digest && (!pinned || o.Verified != "") {
 		return true
 	}
 	var left rolledBack

@@ -66,6 +66,9 @@ func TestUpdate(t *testing.T) {
 	if got := inUse(t, f).InUse; got.Digest != first || got.Verified != "digest" {
 		t.Errorf("by digest: got %+v", got)
 	}
+	if changed, err := f.Update(t.Context(), s.client, pinned); changed || err != nil {
+		t.Errorf("the same by its digest: got %t, %v", changed, err)
+	}
 }
 
 func TestUpdateRefuses(t *testing.T) {

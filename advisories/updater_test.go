@@ -155,45 +155,21 @@ func TestFailureLeavesWhatThereIs(t *testing.T) {
 	})
 }
 
-func TestWatch(t *testing.T) {
-	f := newTestFolder(t)
-	if _, err := f.Import(t.Context(), writeTest(t, filepath.Join(t.TempDir(), "a"), packed(t, 2*time.Hour, "CVE-2026-0001")), Proof{}); err != nil {
+// Another replica that is at it is no failure, and will be done in a moment.
+func TestScheduleBesideAnotherProcess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "advisories")
+	unlock, err := NewFolder(path, trusting, time.Now).lock()
+	if err != nil {
 		t.Fatal(err)
 	}
-	for law, change := range map[string]func(t *testing.T){
-		"an import is noticed": func(t *testing.T) {
-			if _, err := f.Import(t.Context(), writeTest(t, filepath.Join(t.TempDir(), "a"), packed(t, time.Hour, "CVE-2026-0002")), Proof{}); err != nil {
-				t.Error(err)
-			}
-		},
-		"a record in a new directory is noticed": func(t *testing.T) { writeTest(t, filepath.Join(f.Path(), overlayName, "a.json"), []byte("{}")) },
-		"a file laid there is noticed":           func(t *testing.T) { writeTest(t, filepath.Join(f.Path(), databaseName), []byte("db")) },
-	} {
-		t.Run(law, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // it only ends a test that hangs
-			defer cancel()
-			told := make(chan struct{}, 16)
-			ended := make(chan error, 1)
-			go func() { ended <- Watch(ctx, f.Path(), func(context.Context) { told <- struct{}{} }) }()
-			await := func(what string) {
-				select {
-				case <-told:
-				case <-ctx.Done():
-					t.Fatalf("%s was not told", what)
-				}
-			}
-			await("the beginning")
-			change(t)
-			await("the change")
-			cancel()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	t.Run("what is not there cannot be watched", func(t *testing.T) {
-		if err := Watch(t.Context(), filepath.Join(t.TempDir(), "none"), func(context.Context) {}); err == nil {
-			t.Error("it is watched")
+	defer unlock()
+	synctest.Test(t, func(t *testing.T) {
+		asked, changes, u := schedule(t, path, .5, 150*time.Second, "new", "same")
+		if diff := cmp.Diff(asked, []time.Duration{0, time.Minute, 2 * time.Minute}); diff != "" || changes != 0 {
+			t.Errorf("%d changes, asked (-got +want):\n%s", changes, diff)
+		}
+		if a := u.Attempts(); a.Failing() || !a.SucceededAt.IsZero() {
+			t.Errorf("got %+v", a)
 		}
 	})
 }

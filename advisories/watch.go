@@ -14,7 +14,8 @@ import (
 const settle = 250 * time.Millisecond
 
 // Watch calls changed whenever another database may be in use at path, a folder, a directory of the two files, or trivy.db itself: the
-// link was turned, a file replaced, a record of the operator's written. It returns when ctx ends.
+// link was turned, a file replaced, the whole directory, a record of the operator's written. It returns when ctx ends. A directory that
+// is gone for longer than it takes to replace it is not watched when it comes back.
 //
 // Errors: the system refuses to watch.
 func Watch(ctx context.Context, path string, changed func(context.Context)) error {
@@ -39,10 +40,7 @@ func Watch(ctx context.Context, path string, changed func(context.Context)) erro
 		case <-ctx.Done():
 			return nil
 		case event := <-events.Events:
-			if event.Name == overlay {
-				_ = events.Add(overlay) // as above: it has come, or gone
-			}
-			if concerns(event, overlay, path) {
+			if event.Name == dir || concerns(event, overlay, path) {
 				settled = time.After(settle)
 			}
 		case _, open := <-events.Errors: // an overflow: anything may have changed
@@ -51,6 +49,8 @@ func Watch(ctx context.Context, path string, changed func(context.Context)) erro
 			}
 		case <-settled:
 			settled = nil
+			_ = events.Add(dir) // another may have taken its place; where none has, there is nothing to watch
+			_ = events.Add(overlay)
 			changed(ctx)
 		}
 	}

@@ -136,3 +136,41 @@ func TestUpdatesKilled(t *testing.T) {
 		t.Errorf("%d generations are kept, want the one in use and the one before", generations)
 	}
 }
+
+// What the manual says about air gaps, done with the tools it names and one more.
+func TestAirGap(t *testing.T) {
+	r, err := ocitest.StartRegistry(ocitest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	manifest, _ := publishDatabase(t, r, time.Hour)
+	for name, carry := range map[string]func(t *testing.T, dir string) (file string){
+		"crane": func(t *testing.T, dir string) string {
+			layout := filepath.Join(dir, "layout")
+			mustRun(t, program(t, "crane"), "pull", "--insecure", "--format=oci", r.Host()+"/trivy-db:2", layout)
+			return layout
+		},
+		"skopeo": func(t *testing.T, dir string) string {
+			archive := filepath.Join(dir, "layout.tar")
+			mustRun(t, program(t, "skopeo"), "copy", "--src-tls-verify=false", "docker://"+r.Host()+"/trivy-db:2", "oci-archive:"+archive)
+			return archive
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			config := filepath.Join(dir, "tidewaiter.yaml")
+			writeFile(t, config, fmt.Appendf(nil, "storage: {filesystem: {root: %q}}\n", filepath.Join(dir, "data")))
+			file := carry(t, dir)
+			if got := tidewaiter(t, "advisories", "import", file, "--config", config, "--digest", manifest.String()); got.code != 0 || !strings.Contains(got.stdout, "verified by digest") {
+				t.Errorf("by its digest: %+v", got)
+			}
+			if got := tidewaiter(t, "advisories", "import", file, "--config", config, "--digest", oci.FromBytes(nil).String()); got.code != 1 {
+				t.Errorf("by another digest: %+v", got)
+			}
+			if got := tidewaiter(t, "advisories", "status", "--config", config); got.code != 0 || !strings.Contains(got.stdout, manifest.String()) {
+				t.Errorf("its status: %+v", got)
+			}
+		})
+	}
+}

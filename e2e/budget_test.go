@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -159,6 +160,63 @@ func TestRequestBudget(t *testing.T) {
 	})
 }
 
+// TestWhatATagCostsTheUpstream counts the requests a tag leads to: when it is cold, while it counts, and when it has to be asked for anew.
+func TestWhatATagCostsTheUpstream(t *testing.T) {
+	s := newSite(t, ocitest.Options{})
+	image := s.push(t, "shop/web", shop(goodLodash))
+	known := names(image, s.parsed(t, "shop/web", image.Digest))
+	signature, err := s.upstream.SignBundle("shop/web", image.Digest, s.release, ocitest.Statement{}, ocitest.Mint{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	known[signature.Digest], known[s.parsed(t, "shop/web", signature.Digest).Layers[0].Digest] = "signature", "bundle"
+	const tag = "/v2/" + host + "/shop/web/manifests/1.0"
+	fallback := strings.Replace(image.Digest.String(), ":", "-", 1)
+	p := s.serve(t)
+	ask := func(t *testing.T, method string, want ...string) {
+		t.Helper()
+		s.upstream.ResetRequests()
+		if r := p.ask(t, method, tag); r.status != http.StatusOK || r.header.Get("Docker-Content-Digest") != image.Digest.String() {
+			t.Errorf("%s: got %d %s, want %s", method, r.status, r.header.Get("Docker-Content-Digest"), image.Digest)
+		}
+		p.settle(t)
+		if diff := cmp.Diff(asked(s.upstream, known), want); diff != "" {
+			t.Errorf("%s: asked of the upstream, got -, want +:\n%s", method, diff)
+		}
+	}
+	t.Run("cold", func(t *testing.T) {
+		ask(t, "GET",
+			"GET blob bundle", "GET blob config", "GET blob layer 0", "GET blob layer 1", "GET blob layer 2", "GET manifest image",
+			"GET manifest "+fallback, "GET manifest "+fallback+".sig", "GET manifest signature", "GET referrers image", "HEAD manifest 1.0")
+	})
+	t.Run("warm, within tag_ttl: nothing", func(t *testing.T) {
+		for _, method := range []string{"HEAD", "GET", "HEAD", "GET"} {
+			ask(t, method)
+		}
+	})
+	p.stop(t)
+	s.upstreamKeys()["tag_ttl"] = "0s"
+	p = s.serve(t)
+	t.Run("after tag_ttl: one HEAD, and it is conditional", func(t *testing.T) {
+		ask(t, "HEAD", "HEAD manifest 1.0") // this process has asked for nothing yet
+		for _, method := range []string{"HEAD", "GET", "HEAD"} {
+			ask(t, method, "HEAD manifest 1.0")
+			last := s.upstream.Requests()[0]
+			if last.Header.Get("If-None-Match") == "" || last.Status != http.StatusNotModified {
+				t.Errorf("%s: asked with %q and answered %d, want it conditional, and 304", method, last.Header.Get("If-None-Match"), last.Status)
+			}
+		}
+	})
+	t.Run("a tag that has moved is seen by that HEAD", func(t *testing.T) {
+		moved := s.pushSigned(t, "shop/web", shop(goodLodash, noise(100, 5)))
+		s.upstream.ResetRequests()
+		r := p.ask(t, "HEAD", tag)
+		if got := r.header.Get("Docker-Content-Digest"); got != moved.Digest.String() {
+			t.Errorf("got %s, want %s", got, moved.Digest)
+		}
+	})
+}
+
 // replaceAdvisories puts other advisories in the place of those in use, as a sidecar does: a folder by renaming, and a signal.
 func (s *site) replaceAdvisories(t *testing.T, p *server, rows []ocitest.Advisory) {
 	t.Helper()
@@ -167,10 +225,12 @@ func (s *site) replaceAdvisories(t *testing.T, p *server, rows []ocitest.Advisor
 	if err := os.RemoveAll(s.path("advisories.old")); err != nil {
 		t.Fatal(err)
 	}
-	for _, step := range [][2]string{{s.path("advisories"), s.path("advisories.old")}, {next, s.path("advisories")}} {
-		if err := os.Rename(step[0], step[1]); err != nil {
-			t.Fatal(err)
+	p.log.awaitMore(t, "replacing the advisories", says("advisories replaced"), func() {
+		for _, step := range [][2]string{{s.path("advisories"), s.path("advisories.old")}, {next, s.path("advisories")}} {
+			if err := os.Rename(step[0], step[1]); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	p.log.awaitMore(t, "replacing the advisories", says("advisories replaced"), func() { p.signal(t, syscall.SIGHUP) })
+		p.signal(t, syscall.SIGHUP)
+	})
 }

@@ -97,8 +97,9 @@ func TestUsage(t *testing.T) {
 		}
 		walk(nil)
 		want := []string{
-			"", "audit", "audit verify", "check", "clients", "demo", "inventory", "policy", "policy check", "robot", "robot add", "robot list", "robot revoke",
-			"serve", "token-key", "verdict", "version",
+			"", "advisories", "advisories import", "advisories rollback", "advisories status", "advisories update", "audit", "audit verify", "check",
+			"clients", "demo", "inventory", "policy", "policy check", "robot", "robot add", "robot list", "robot revoke", "serve", "token-key",
+			"verdict", "version",
 		}
 		if diff := cmp.Diff(walked, want); diff != "" {
 			t.Errorf("there are other commands (-got +want):\n%s", diff)

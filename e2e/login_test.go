@@ -27,7 +27,7 @@ func TestLogin(t *testing.T) {
 	t.Parallel()
 	s := hostedSite(t)
 	s.push(t, "shop/web", shop(goodLodash))
-	secret := s.addRobot(t, "builder")
+	secret := s.pushingRobot(t, "builder")
 	p := s.serve(t)
 	for _, account := range []struct{ name, password string }{{"ci", everybodysPassword}, {"robot+builder", secret}} {
 		for _, l := range logins {
@@ -59,17 +59,13 @@ func TestLogin(t *testing.T) {
 	}
 }
 
-// addRobot gives the site a robot that may push, and returns its secret.
-func (s *site) addRobot(t *testing.T, name string) (secret string) {
+// pushingRobot gives the site a robot that may push, and returns its secret.
+func (s *site) pushingRobot(t *testing.T, name string) (secret string) {
 	t.Helper()
 	rights := s.config["access"].(keys)
 	rights["tokens"] = keys{"robots_file": s.path("robots.yaml")}
 	rights["grants"] = append(rights["grants"].([]any), keys{"who": "robot:" + name, "repositories": []string{"apps/**"}, "actions": []string{"push"}})
-	said := tidewaiter(t, "robot", "add", name, "--for", "1h", "--file", s.path("robots.yaml"))
-	if said.code != 0 {
-		t.Fatal(said.stderr)
-	}
-	return strings.TrimSpace(said.stdout)
+	return s.addRobot(t, name)
 }
 
 // login runs a program that reads a password.

@@ -99,6 +99,12 @@ func TestNotation(t *testing.T) {
 	if out := u.mustRun(t, notation, "list", "--insecure-registry", ref); !strings.Contains(out, "application/vnd.cncf.notary.signature") {
 		t.Errorf("list: %s", out)
 	}
-	out, ok := u.run(notation, "verify", "--insecure-registry", p.ref("signed/app"))
-	checkDenied(t, "notation verify", version, p, "signed/app", "1.0", out, ok)
+	t.Run("of what is denied it learns who signed it, and nothing else", func(t *testing.T) {
+		denied, _ := s.upstream.Manifest("signed/app", "1.0")
+		if got := p.get(t, "/v2/"+host+"/signed/app/manifests/1.0"); got.status != 403 {
+			t.Fatalf("the image is not denied: %d %s", got.status, got.body)
+		}
+		out := u.mustRun(t, notation, "verify", "--insecure-registry", p.registry+"/"+host+"/signed/app@"+denied.Digest.String())
+		checkRow(t, pullTable, "notation verify", version, shown(out, "Successfully verified", p.registry, "PROXY"))
+	})
 }

@@ -54,6 +54,9 @@ type Finding struct {
 	FixedVersion string `json:"fixed_version,omitempty"`
 	// Status is what the source says of a finding without a fix: "affected", "will_not_fix", "end_of_life"; may be empty.
 	Status string `json:"status,omitempty"`
+	// CVSS is the vector of the best source that has one, "CVSS:3.1/AV:N/…"; empty when none does. Score is its base score.
+	CVSS  string  `json:"cvss,omitempty"`
+	Score float64 `json:"score,omitempty"`
 	// Source is the part of the advisory data the finding is from: "debian 12", "npm".
 	Source string `json:"source"`
 	// Title is one line of what is wrong; may be empty.

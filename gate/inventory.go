@@ -11,7 +11,7 @@ import (
 
 // InventoryFormat is the version of [LayerInventory]. It changes whenever a layer read again would yield other facts, and
 // inventories of another version are not used.
-const InventoryFormat = 1
+const InventoryFormat = 2
 
 // How a layer's bytes are compressed.
 const (
@@ -22,7 +22,8 @@ const (
 
 // Package is a piece of software found installed in a layer. All of it was written by whoever built the layer.
 type Package struct {
-	// Type is the package-URL type: deb, apk, rpm, golang, npm, pypi, maven, gem, cargo, nuget, composer.
+	// Type is the package-URL type: deb, apk, rpm, golang, npm, pypi, maven, gem, cargo, nuget, composer, conan; generic for a
+	// runtime that no package manager installed.
 	Type    string `json:"type"`
 	Name    string `json:"name"`
 	Version string `json:"version"`
@@ -91,6 +92,8 @@ type LayerInventory struct {
 	Opaque []string `json:"opaque,omitempty"`
 	// OSRelease maps the path of each os-release file to what it says.
 	OSRelease map[string]OS `json:"os_release,omitempty"`
+	// Channels maps the path of each file that says where system packages are from to what it says, sorted; see [Inventory].
+	Channels map[string][]string `json:"channels,omitempty"`
 	// SecretsRead says that secrets were looked for; else Secrets is empty for want of looking. Sorted by path, then kind.
 	SecretsRead bool     `json:"secrets_read,omitempty"`
 	Secrets     []Secret `json:"secrets,omitempty"`
@@ -110,6 +113,9 @@ type Found struct {
 // Inventory is what an image holds once its layers lie on top of one another.
 type Inventory struct {
 	OS OS `json:"os"`
+	// Channels are what the distribution's packages are from beyond what OS tells, sorted: Red Hat's content sets and builds
+	// ("nvr:ubi9-container-9.4-1-x86_64"), Ubuntu's extended maintenance ("esm-infra"), Alpine's repositories ("alpine edge").
+	Channels []string `json:"channels,omitempty"`
 	// Packages is sorted by type, name, version and path.
 	Packages []Found `json:"packages"`
 	// Secrets is in the order of the layers. What a higher layer removes is still in the lower one, for everybody to read.
@@ -130,15 +136,18 @@ func Merge(layers []LayerInventory) Inventory {
 	}
 	files := map[string]origin{}
 	releases := map[string]OS{}
+	channels := map[string][]string{}
 	var merged Inventory
 	for _, l := range layers {
 		hidden := hiddenBy(l)
 		maps.DeleteFunc(files, func(p string, _ origin) bool { return hidden(p) })
 		maps.DeleteFunc(releases, func(p string, _ OS) bool { return hidden(p) })
+		maps.DeleteFunc(channels, func(p string, _ []string) bool { return hidden(p) })
 		for _, f := range l.Files {
 			files[f.Path] = origin{f, l.Layer}
 		}
 		maps.Copy(releases, l.OSRelease)
+		maps.Copy(channels, l.Channels)
 		merged.Gaps = append(merged.Gaps, l.Gaps...)
 		for _, s := range l.Secrets {
 			s.Layer = l.Layer
@@ -151,6 +160,7 @@ func Merge(layers []LayerInventory) Inventory {
 			break
 		}
 	}
+	merged.Channels = slices.Compact(slices.Sorted(slices.Values(slices.Concat(slices.Collect(maps.Values(channels))...))))
 	for p, o := range files {
 		for _, pkg := range o.file.Packages {
 			merged.Packages = append(merged.Packages, Found{Package: pkg, Path: p, Layer: o.layer})

@@ -1,6 +1,7 @@
 package gate_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -77,5 +78,14 @@ func TestMergeKeepsEveryGap(t *testing.T) {
 	opaque := gate.LayerInventory{Opaque: []string{"app"}}
 	if got := gate.Merge([]gate.LayerInventory{hidden, opaque}).Gaps; len(got) != 1 {
 		t.Errorf("got %v: what could not be read may hold anything, hidden or not", got)
+	}
+}
+
+func TestMergeKeepsChannelsOfFilesThatAreStillThere(t *testing.T) {
+	lower := gate.LayerInventory{Channels: map[string][]string{"etc/apk/repositories": {"alpine 3.19"}, "root/buildinfo/content_manifests/a.json": {"b", "c"}}}
+	middle := gate.LayerInventory{Channels: map[string][]string{"root/buildinfo/content_manifests/b.json": {"a", "b"}}}
+	upper := gate.LayerInventory{Whiteouts: []string{"etc/apk"}}
+	if got, want := gate.Merge([]gate.LayerInventory{lower, middle, upper}).Channels, []string{"a", "b", "c"}; !slices.Equal(got, want) {
+		t.Errorf("channels %v, want %v", got, want)
 	}
 }

@@ -102,9 +102,6 @@ func (s *state) unservedSince(repo oci.Repository, since time.Time) []gate.Candi
 	return found
 }
 
-// maxForwards bounds what one listing of what has yet to be forwarded returns; the rest comes with the next.
-const maxForwards = 1000
-
 // Forward is a manifest that was admitted and has yet to be forwarded, or to be forwarded again.
 type Forward struct {
 	Candidate gate.Candidate
@@ -119,7 +116,8 @@ type Forward struct {
 }
 
 // Unforwarded returns what was admitted and has not been forwarded since: manifests, tags that came to serve them, and what came to
-// hang on them. In each repository the oldest comes first. It returns a thousand at most.
+// hang on them. Of each repository it lists the newest, a thousand at most: what cannot be forwarded, because it is denied by now or the
+// upstream does not want it, is listed for ever, and must keep back neither what comes later nor another repository.
 func (r *Repositories) Unforwarded(ctx context.Context) ([]Forward, error) {
 	repos, err := r.Repositories(ctx)
 	if err != nil {
@@ -131,21 +129,22 @@ func (r *Repositories) Unforwarded(ctx context.Context) ([]Forward, error) {
 		if err != nil || rule.ForwardTo == "" {
 			continue
 		}
-		found, _, err := ask(ctx, r, repo, func(s *state) ([]Forward, bool) { return s.unforwarded(repo, rule.ForwardTo), true })
+		found, _, err := ask(ctx, r, repo, func(s *state) ([]Forward, bool) { return s.unforwarded(repo, rule.ForwardTo, r.limits.forwards), true })
 		if err != nil {
 			return nil, fmt.Errorf("looking for what is to be forwarded of %s: %w", repo, err)
 		}
-		if all = append(all, found...); len(all) >= maxForwards {
-			return all[:maxForwards], nil
-		}
+		all = append(all, found...)
 	}
 	return all, nil
 }
 
-func (s *state) unforwarded(repo oci.Repository, to string) []Forward {
-	sorted := slices.SortedFunc(maps.Values(s.manifests), func(a, b *manifest) int { return cmp.Compare(a.order, b.order) })
+func (s *state) unforwarded(repo oci.Repository, to string, limit int) []Forward {
+	sorted := slices.SortedFunc(maps.Values(s.manifests), func(a, b *manifest) int { return cmp.Compare(b.order, a.order) })
 	var found []Forward
 	for _, m := range sorted {
+		if len(found) == limit {
+			break
+		}
 		if !m.admitted {
 			continue
 		}

@@ -2,6 +2,7 @@ package hosted
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -130,6 +131,52 @@ func TestForwarding(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("deleted", w)
+}
+
+// TestWhatCannotBeForwardedKeepsNothingElseBack: it is listed for as long as it is not, and a listing is no longer than it may be.
+func TestWhatCannotBeForwardedKeepsNothingElseBack(t *testing.T) {
+	forwarding := rule(t, Mutable, "apps/**")
+	forwarding.ForwardTo = "mirror.test"
+	w := start(t, newStorage(), &clock{}, forwarding)
+	w.limits.forwards = 2
+	var pushed []oci.Descriptor
+	for n := range 4 {
+		pushed = append(pushed, w.push(t, "", w.image(t, fmt.Sprint(n))))
+		w.admit(t, pushed[n].Digest)
+	}
+	later := oci.Repository{Path: "apps/zebra"}
+	w.storage.upload(later, []byte(`{"rootfs":{}}`))
+	w.storage.upload(later, []byte("0"))
+	other := w.image(t, "0")
+	if _, err := w.Put(t.Context(), later, Reference{Digest: other.Digest}, other, "user:ci"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Admitted(t.Context(), gate.Verdict{Decision: gate.Allow, Repository: later, Digest: other.Digest}); err != nil {
+		t.Fatal(err)
+	}
+	list := func() (all []gate.Candidate) {
+		t.Helper()
+		found, err := w.Unforwarded(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range found {
+			all = append(all, f.Candidate)
+		}
+		return all
+	}
+	at := func(n int) gate.Candidate { return gate.Candidate{Repository: web, Digest: pushed[n].Digest} }
+	want := []gate.Candidate{at(3), at(2), {Repository: later, Digest: other.Digest}}
+	if diff := cmp.Diff(list(), want); diff != "" {
+		t.Errorf("got -, want the newest of each repository +:\n%s", diff)
+	}
+	if err := w.Forwarded(t.Context(), Forward{Candidate: at(3)}); err != nil {
+		t.Fatal(err)
+	}
+	want[0], want[1] = at(2), at(1)
+	if diff := cmp.Diff(list(), want); diff != "" {
+		t.Errorf("once one has arrived: got -, want +:\n%s", diff)
+	}
 }
 
 // TestUnserved: what a process that was ended has not had judged is known to the next.

@@ -23,6 +23,8 @@ type limits struct {
 	referrers int
 	// eventTags are those of one event; more are said in several.
 	eventTags int
+	// forwards are those of one repository that one listing has of what is to be forwarded; the rest comes with later ones.
+	forwards int
 	// folded is how many bytes of events are held of all repositories together. Beyond it repositories are forgotten and read again when
 	// asked about.
 	folded int
@@ -35,6 +37,7 @@ var production = limits{
 	tags:      1 << 16, //
 	referrers: 2000,    // as they must fit a list a client reads; some dozens are usual
 	eventTags: 1000,    // at most 128 KiB
+	forwards:  1000,
 	folded:    1 << 29, // four repositories that are full
 }
 

@@ -63,7 +63,7 @@ func describe(e *Event, d oci.Digest) {
 
 // summary is everything that can be asked of a state.
 func summary(s *state) map[string]string {
-	all := map[string]string{"order": fmt.Sprint(s.order), "unforwarded": fmt.Sprint(s.unforwarded(web, "elsewhere"))}
+	all := map[string]string{"order": fmt.Sprint(s.order), "unforwarded": fmt.Sprint(s.unforwarded(web, "elsewhere", 100))}
 	for name, t := range s.tags {
 		served := oci.Digest("")
 		if t.served != nil {

@@ -24,11 +24,11 @@ type Callers interface {
 
 // Rights knows who may do what. Implementations are safe for concurrent use.
 type Rights interface {
-	// Allow returns nil if caller may do action in repo, and has that on record: an action that cannot be recorded is refused.
+	// AllowOn returns nil if caller may do action to what on names, and has that on record: an action that cannot be recorded is refused.
 	// Errors: an oci.Error that a client may see, and that is the same whether or not there is such a repository: UNAUTHORIZED for
 	// somebody unknown, DENIED for somebody known, UNAVAILABLE when it could not be recorded.
-	Allow(ctx context.Context, caller access.Caller, action access.Action, repo oci.Repository) error
-	// May is Allow for what is not worth a record.
+	AllowOn(ctx context.Context, caller access.Caller, action access.Action, on oci.Reference) error
+	// May is AllowOn for what is not worth a record.
 	May(caller access.Caller, action access.Action, repo oci.Repository) bool
 	// Authors reports whether caller is one of those who are granted to push to repo or sign there, and may pull from it now. It does not matter for
 	// what its token was given: a client that is about to sign shows one for pulling when it reads what it will sign.
@@ -63,9 +63,14 @@ func (p *Proxy) introduced(x *exchange, r *http.Request) error {
 	return p.o.Callers.Welcome(x.caller)
 }
 
-// allow returns nil if the exchange's caller may do action in its repository.
+// allow returns nil if the exchange's caller may do action to what its request names.
 func (p *Proxy) allow(ctx context.Context, x *exchange, action access.Action) error {
-	return p.o.Rights.Allow(ctx, x.caller, action, x.repo)
+	return p.allowOn(ctx, x, action, x.request.Digest)
+}
+
+// allowOn is allow for a request about the content d, which it may have named by tag alone.
+func (p *Proxy) allowOn(ctx context.Context, x *exchange, action access.Action, d oci.Digest) error {
+	return p.o.Rights.AllowOn(ctx, x.caller, action, oci.Reference{Repository: x.repo, Tag: x.request.Tag, Digest: d})
 }
 
 // seesPending reports whether the caller gets what was pushed to a hosted repository before, and whether or not, it is admitted: those

@@ -176,7 +176,8 @@ func (d *door) Challenge(_ *http.Request, action access.Action, repo oci.Reposit
 	return challenge + `,scope="` + repo.String() + ":" + string(action) + `"`
 }
 
-func (d *door) Allow(_ context.Context, caller access.Caller, action access.Action, repo oci.Repository) error {
+func (d *door) AllowOn(_ context.Context, caller access.Caller, action access.Action, on oci.Reference) error {
+	repo := on.Repository
 	ok := d.May(caller, action, repo)
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -106,6 +106,8 @@ type Proxy struct {
 	o          Options
 	tombstones *tombstones
 	metrics    *metrics
+	// large has a value for each large manifest that is being taken.
+	large chan struct{}
 }
 
 // New returns a Proxy. It panics when an option it cannot do without is missing.
@@ -126,7 +128,7 @@ func New(o Options) *Proxy {
 	}
 	o.AdminURL = strings.TrimSuffix(o.AdminURL, "/")
 	o.Platforms = slices.Clone(o.Platforms)
-	return &Proxy{o: o, tombstones: newTombstones(maxTombstones), metrics: newMetrics()}
+	return &Proxy{o: o, tombstones: newTombstones(maxTombstones), metrics: newMetrics(), large: make(chan struct{}, maxLargeManifests)}
 }
 
 // Metrics returns what the proxy counts. No label ever holds what a client or an upstream wrote.

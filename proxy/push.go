@@ -1,10 +1,13 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"regexp"
+	"time"
 
 	"github.com/tidewaiter/tidewaiter/access"
 	"github.com/tidewaiter/tidewaiter/hosted"
@@ -33,11 +36,12 @@ func (p *Proxy) servePush(x *exchange, r *http.Request, q oci.Request) error {
 
 // putManifest answers end-7. What it stores is nobody's but the pushers' until it is asked for and admitted.
 func (p *Proxy) putManifest(x *exchange, r *http.Request, q oci.Request) error {
-	content, m, err := readManifest(r)
+	content, m, done, err := p.readManifest(r)
+	defer done()
 	if err != nil {
 		return err
 	}
-	if err := p.mayPut(r.Context(), x, q, m); err != nil {
+	if err := p.mayPut(r.Context(), x, q, m, content.Digest); err != nil {
 		return err
 	}
 	stored, err := p.o.Hosted.Changes.Put(r.Context(), x.repo, hosted.Reference{Tag: q.Tag, Digest: q.Digest}, content, x.caller.Name)
@@ -50,34 +54,82 @@ func (p *Proxy) putManifest(x *exchange, r *http.Request, q oci.Request) error {
 	return created(x.answer, oci.Request{Kind: oci.KindManifest, Name: q.Name, Digest: content.Digest}, content.Digest)
 }
 
-// readManifest reads the manifest a request carries.
+// How manifests are read, which unlike blobs have to be in memory. Nearly all are small; the others take turns, or whoever may sign could
+// fill it with as many as there are connections.
+const (
+	smallManifestBytes = 64 << 10
+	maxLargeManifests  = 8
+	// largeManifestTime is how long a large one may take to arrive, or wait for its turn: 70 KiB/s.
+	largeManifestTime = time.Minute
+)
+
+// readManifest reads the manifest a request carries. Whoever calls it calls done, whatever it returns, when the manifest is not needed any
+// more.
 //
-// Errors: an oci.Error of code MANIFEST_INVALID; UNAVAILABLE when the body breaks off.
-func readManifest(r *http.Request) (oci.Content, oci.Manifest, error) {
-	raw, err := oci.ReadBounded(r.Body, oci.MaxManifestBytes)
+// Errors: an oci.Error of code MANIFEST_INVALID; UNAVAILABLE when the body breaks off, comes too slowly, or cannot be taken now.
+func (p *Proxy) readManifest(r *http.Request) (content oci.Content, m oci.Manifest, done func(), err error) {
+	done = func() {}
+	raw, err := io.ReadAll(io.LimitReader(r.Body, smallManifestBytes))
+	if err == nil && len(raw) == smallManifestBytes {
+		if err := p.takeTurn(r.Context()); err != nil {
+			return content, m, done, err
+		}
+		done = func() { <-p.large }
+		rest := &hurried{in: r.Body, now: p.o.Now, until: p.o.Now().Add(largeManifestTime)}
+		raw, err = oci.ReadBounded(io.MultiReader(bytes.NewReader(raw), rest), oci.MaxManifestBytes)
+	}
 	if errors.Is(err, oci.ErrTooLarge) {
-		return oci.Content{}, oci.Manifest{}, oci.ErrManifestTooLarge
+		return content, m, done, oci.ErrManifestTooLarge
 	}
 	if err != nil {
-		return oci.Content{}, oci.Manifest{}, unavailable("the manifest did not arrive", err)
+		return content, m, done, unavailable("the manifest did not arrive", err)
 	}
 	mediaType := oci.BaseMediaType(r.Header.Get("Content-Type"))
-	m, err := oci.ParseManifest(mediaType, raw)
-	return oci.Content{MediaType: mediaType, Digest: oci.FromBytes(raw), Raw: raw}, m, err
+	m, err = oci.ParseManifest(mediaType, raw)
+	return oci.Content{MediaType: mediaType, Digest: oci.FromBytes(raw), Raw: raw}, m, done, err
+}
+
+// takeTurn waits until one more large manifest may be read.
+func (p *Proxy) takeTurn(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, largeManifestTime)
+	defer cancel()
+	select {
+	case p.large <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return unavailable("too many large manifests are arriving", ctx.Err())
+	}
+}
+
+// hurried is a body that has to end in time.
+type hurried struct {
+	in    io.Reader
+	now   func() time.Time
+	until time.Time
+}
+
+var errTooSlow = errors.New("it takes too long")
+
+// Read implements io.Reader.
+func (h *hurried) Read(b []byte) (int, error) {
+	if !h.now().Before(h.until) {
+		return 0, errTooSlow
+	}
+	return h.in.Read(b)
 }
 
 // evidenceTag matches the tags under which clients keep what belongs to a manifest (distribution-spec, Referrers Tag Schema; cosign
 // appends a suffix).
 var evidenceTag = regexp.MustCompile(`^sha256-([0-9a-f]{64})(?:\.(?:sig|att|sbom))?$`)
 
-// mayPut returns nil if the caller may store m where q says. Whoever may only sign adds to what is there, and moves no tag that
+// mayPut returns nil if the caller may store m, whose digest is d, where q says. Whoever may only sign adds to what is there, and moves no tag that
 // somebody deploys.
-func (p *Proxy) mayPut(ctx context.Context, x *exchange, q oci.Request, m oci.Manifest) error {
+func (p *Proxy) mayPut(ctx context.Context, x *exchange, q oci.Request, m oci.Manifest, d oci.Digest) error {
 	attaches := m.Subject != nil && q.Tag == "" || evidenceTag.MatchString(q.Tag)
 	if !attaches || p.o.Rights.May(x.caller, access.Push, x.repo) {
-		return p.allow(ctx, x, access.Push)
+		return p.allowOn(ctx, x, access.Push, d)
 	}
-	if err := p.allow(ctx, x, access.Sign); err != nil {
+	if err := p.allowOn(ctx, x, access.Sign, d); err != nil {
 		return err
 	}
 	return p.attachable(ctx, x, q, m)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -125,6 +127,70 @@ func TestManifestThatBreaksOff(t *testing.T) {
 		t.Errorf("got %d, and did %v", w.Code, d.calls)
 	}
 }
+
+// watched is a body that tells how much of it was read.
+type watched struct {
+	io.Reader
+	read int
+}
+
+func (b *watched) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	b.read += n
+	return n, err
+}
+
+// TestLargeManifestsTakeTurns: each is held in memory, and anybody who may sign can send as many as there are connections.
+func TestLargeManifestsTakeTurns(t *testing.T) {
+	f := newFixture(t)
+	withDock(f)
+	large := strings.Replace(emptyIndex, "[]", "["+strings.Repeat(" ", smallManifestBytes)+"]", 1)
+	put := func(ctx context.Context, body io.Reader) int {
+		r := httptest.NewRequestWithContext(ctx, "PUT", "/v2/apps/web/manifests/v1", body)
+		for pair := range slices.Chunk(append(as("ci"), "Content-Type", oci.MediaTypeIndex), 2) {
+			r.Header.Set(pair[0], pair[1])
+		}
+		w := httptest.NewRecorder()
+		f.proxy.ServeHTTP(w, r)
+		return w.Code
+	}
+	for range 2 * maxLargeManifests { // and each gives its place back
+		if got := put(t.Context(), strings.NewReader(large)); got != 201 {
+			t.Fatalf("got %d, want 201", got)
+		}
+	}
+	for range maxLargeManifests {
+		f.proxy.large <- struct{}{}
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	body := &watched{Reader: strings.NewReader(large)}
+	if got := put(gone, body); got != 503 || body.read > smallManifestBytes {
+		t.Errorf("with as many as there may be: got %d after %d bytes, want 503 and no more than %d", got, body.read, smallManifestBytes)
+	}
+	if got := put(t.Context(), strings.NewReader(emptyIndex)); got != 201 {
+		t.Errorf("a small one: got %d, want 201", got)
+	}
+	<-f.proxy.large
+	t.Run("and none may take its time", func(t *testing.T) {
+		now := time.Now()
+		f.proxy.o.Now = func() time.Time { return now }
+		slow := io.MultiReader(strings.NewReader(large), readerFunc(func(p []byte) (int, error) {
+			now = now.Add(time.Second)
+			return copy(p, " "), nil
+		}))
+		if got := put(t.Context(), slow); got != 503 {
+			t.Errorf("got %d, want 503", got)
+		}
+		if len(f.proxy.large) != maxLargeManifests-1 {
+			t.Error("it keeps its place")
+		}
+	})
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // TestAnUploadNobodyCanGoOnWithIsNotKept: one that was begun and ended by the same request has no name its client knows.
 func TestAnUploadNobodyCanGoOnWithIsNotKept(t *testing.T) {

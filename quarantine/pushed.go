@@ -47,6 +47,10 @@ func (q *Quarantine) PutManifest(ctx context.Context, c gate.Candidate, content 
 	if err := claiming.Wait(); err != nil {
 		return fmt.Errorf("claiming the blobs of %s: %w", c, err)
 	}
+	// Another process may have dropped some before they were claimed. From here on nobody does.
+	if err := q.checkBlobs(ctx, c.Repository, m); err != nil {
+		return err
+	}
 	if err := q.store.putManifest(ctx, c, content); err != nil {
 		return fmt.Errorf("storing manifest %s: %w", c, err)
 	}
@@ -170,6 +174,11 @@ func (q *Quarantine) take(ctx context.Context, repo oci.Repository, d oci.Digest
 	}
 	if err == nil {
 		err = q.store.putClaim(ctx, d, state.claim(session), repo.String())
+	}
+	if err == nil && errors.Is(q.store.hasBlob(ctx, d), errNotHeld) { // another process dropped it before it was claimed
+		if err = bring(d); errors.Is(err, errNotHeld) {
+			err = oci.ErrBlobUnknown
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("taking %s into %s: %w", d, repo, err)

@@ -75,9 +75,14 @@ func New(source Source, driver storagedriver.StorageDriver, root, spool string, 
 	if err != nil {
 		return nil, fmt.Errorf("opening the spool %s: %w", spool, err)
 	}
+	stored := &store{driver: driver, root: root, spool: dir}
 	lifetime, end := context.WithCancel(context.Background())
+	if err := stored.settleAllDropped(lifetime); err != nil {
+		end()
+		return nil, errors.Join(fmt.Errorf("ending what was being dropped: %w", err), dir.remove())
+	}
 	return &Quarantine{
-		source: source, store: &store{driver: driver, root: root, spool: dir}, log: log,
+		source: source, store: stored, log: log,
 		manifests: newBounded[gate.Candidate, gate.Held](maxManifests),
 		intact:    newBounded[oci.Digest, identity](maxRemembered),
 		claimed:   newBounded[claimKey, struct{}](maxRemembered),
@@ -353,7 +358,7 @@ func (q *Quarantine) dropClaim(ctx context.Context, d oci.Digest, name string) e
 		return err
 	}
 	q.intact.remove(d)
-	return q.store.removeBlob(ctx, d)
+	return q.store.dropBlob(ctx, d)
 }
 
 // Released returns the view of q that serves: it opens what was released and has no way to ask for more.

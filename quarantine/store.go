@@ -2,6 +2,7 @@ package quarantine
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -28,6 +29,7 @@ const (
 	manifestsPath = "/tidewaiter/manifests"
 	claimsPath    = "/tidewaiter/claims"
 	uploadsPath   = "/tidewaiter/uploads"
+	droppedPath   = "/tidewaiter/dropped"
 )
 
 // store knows where bytes lie. It checks nothing and locks nothing.
@@ -79,12 +81,13 @@ func (s *store) manifest(ctx context.Context, c gate.Candidate) (oci.Content, er
 	return oci.Content{MediaType: string(mediaType), Digest: c.Digest, Raw: raw}, nil
 }
 
-// putManifest stores a manifest. The note that the repository has it comes last: until then it is not held.
+// putManifest stores a manifest. It is claimed before it is there, see [store.dropBlob]. The note that the repository has it comes last:
+// until then it is not held.
 func (s *store) putManifest(ctx context.Context, c gate.Candidate, content oci.Content) error {
-	if err := s.driver.PutContent(ctx, blobPath(c.Digest), content.Raw); err != nil {
+	if err := s.claim(ctx, c, c.Digest); err != nil {
 		return err
 	}
-	if err := s.claim(ctx, c, c.Digest); err != nil {
+	if err := s.driver.PutContent(ctx, blobPath(c.Digest), content.Raw); err != nil {
 		return err
 	}
 	return s.driver.PutContent(ctx, manifestPath(c), []byte(content.MediaType))
@@ -92,6 +95,54 @@ func (s *store) putManifest(ctx context.Context, c gate.Candidate, content oci.C
 
 func (s *store) removeManifest(ctx context.Context, c gate.Candidate) error {
 	return s.remove(ctx, manifestPath(c))
+}
+
+// dropBlob removes a blob nobody claims. Another process may claim it at any moment, so it is moved aside first, and comes back if somebody
+// has. Whoever claims it before it lies there, or finds it there afterwards, does not lose it.
+func (s *store) dropBlob(ctx context.Context, d oci.Digest) error {
+	aside := path.Join(droppedPath, d.Encoded()+"-"+rand.Text())
+	err := s.driver.Move(ctx, blobPath(d), aside)
+	if isNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if s.root != "" {
+		_ = os.Remove(filepath.Dir(filepath.Join(s.root, filepath.FromSlash(blobPath(d))))) // it stays when somebody uses it again
+	}
+	return s.settleDropped(ctx, d, aside)
+}
+
+// settleDropped ends what [store.dropBlob] began.
+func (s *store) settleDropped(ctx context.Context, d oci.Digest, aside string) error {
+	names, err := s.claimNames(ctx, d)
+	if err != nil {
+		return err
+	}
+	if len(names) == 0 {
+		return s.remove(ctx, aside)
+	}
+	if err := s.driver.Move(ctx, aside, blobPath(d)); !isNotFound(err) {
+		return err
+	}
+	return nil // another process ended it
+}
+
+// settleAllDropped ends what processes began that died before they could.
+func (s *store) settleAllDropped(ctx context.Context) error {
+	paths, err := s.driver.List(ctx, droppedPath)
+	if isNotFound(err) {
+		return nil
+	}
+	for _, p := range paths {
+		encoded, _, _ := strings.Cut(path.Base(p), "-")
+		d, wrong := oci.ParseDigest("sha256:" + encoded)
+		if err == nil && wrong == nil { // anything else is not ours
+			err = s.settleDropped(ctx, d, p)
+		}
+	}
+	return err
 }
 
 func (s *store) removeBlob(ctx context.Context, d oci.Digest) error {

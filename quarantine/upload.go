@@ -20,6 +20,9 @@ import (
 // Anywhere is where an upload goes on for a client that does not say.
 const Anywhere = -1
 
+// uploadBuffer is how much of a body is read at a time. There may be as many bodies as connections, ten thousand: 320 MiB.
+const uploadBuffer = 32 << 10
+
 // retryUpload is when somebody may ask again who found another request writing to their upload: that one has most likely lost its
 // client, and is about to see it.
 const retryUpload = time.Second
@@ -334,7 +337,7 @@ func (up *upload) remove(ctx context.Context) error {
 //
 // Errors: bodyErr is oci.ErrTooLarge when there is no room for all of it.
 func copyBody(w io.Writer, sum hash.Hash, body io.Reader, room int64) (n int64, bodyErr, err error) {
-	buf := make([]byte, arrivalBuffer)
+	buf := make([]byte, uploadBuffer)
 	for {
 		read, readErr := body.Read(buf)
 		if int64(read) > room-n {

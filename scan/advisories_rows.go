@@ -22,6 +22,7 @@ const (
 	redHatCPEBucket     = "Red Hat CPE"
 	cpeNameBucket       = "cpe"
 	cpeRepositoryBucket = "repository"
+	cpeBuildBucket      = "nvr"
 )
 
 // ecosystemSeparator parts the ecosystem from the source in the name of a bucket.
@@ -35,8 +36,7 @@ type advisoryIndex struct {
 	ecosystems map[string][]string
 	// spellings maps a canonical PyPI name to the other spellings rows are filed under.
 	spellings map[string][]string
-	// redHatCPEs maps a major release to the numbers of the CPEs it is known by.
-	redHatCPEs map[string]map[int]bool
+	redHat    redHatProducts
 }
 
 func (d *advisoryData) readIndex() error {
@@ -49,7 +49,7 @@ func (d *advisoryData) readIndex() error {
 		if err != nil {
 			return err
 		}
-		d.index.redHatCPEs, err = readRedHatCPEs(tx)
+		d.index.redHat, err = readRedHatProducts(tx)
 		return err
 	})
 }
@@ -151,7 +151,14 @@ type vulnerability struct {
 	Title          string
 	Severity       string
 	VendorSeverity map[string]int
+	CVSS           map[string]rating
 	PublishedDate  time.Time
+}
+
+// rating is what a source says by the Common Vulnerability Scoring System, in up to two of its versions.
+type rating struct {
+	V3Vector, V40Vector string
+	V3Score, V40Score   float64
 }
 
 // readVulnerability returns what is known of id, the zero value if nothing is.
@@ -180,6 +187,23 @@ func (v vulnerability) severity(own int, source string) gate.Severity {
 	}
 	return severityWords[strings.ToLower(v.Severity)]
 }
+
+// cvss returns the vector and score of the first of source, GitHub's reviewers and NVD that has one, in version 3, by which
+// everything is rated, else in version 4.
+func (v vulnerability) cvss(source string) (vector string, score float64) {
+	for _, id := range []string{source, sourceAliases[source], "ghsa", "nvd"} {
+		switch r := v.CVSS[id]; {
+		case r.V3Vector != "" && len(r.V3Vector) <= maxVectorBytes:
+			return r.V3Vector, r.V3Score
+		case r.V40Vector != "" && len(r.V40Vector) <= maxVectorBytes:
+			return r.V40Vector, r.V40Score
+		}
+	}
+	return "", 0
+}
+
+// maxVectorBytes is above the longest vector of CVSS 4 with every metric.
+const maxVectorBytes = 256
 
 // severityWords are the words sources rate with.
 var severityWords = map[string]gate.Severity{

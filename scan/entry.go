@@ -41,21 +41,65 @@ func (w *walk) file(ctx context.Context, p place, header *tar.Header, content io
 	if isExecutable(head) {
 		wanting = append(wanting, w.readers.executables...)
 	}
+	var aside func(data []byte) error
+	if !isExecutable(head) { // an executable is one wherever it lies
+		aside = w.aside(at, header.Size)
+	}
 	mayHide := len(w.detectors) > 0 && header.Size <= maxSecretFileBytes
-	if len(wanting) == 0 && !mayHide {
+	if len(wanting) == 0 && !mayHide && aside == nil {
 		return nil
 	}
 	var err error
 	if f.data, err = w.readers.load(head, header.Size, content); err != nil {
 		return fmt.Errorf("reading %q: %w", printable(at), err)
 	}
+	if err := w.spend(header.Size); err != nil {
+		return err
+	}
 	if mayHide {
 		w.findSecrets(f)
+	}
+	if aside != nil {
+		if err := aside(f.data); err != nil {
+			return err
+		}
 	}
 	if len(wanting) == 0 {
 		return nil
 	}
 	return w.examine(ctx, f, wanting)
+}
+
+// aside returns what is to be done with a file that tells of packages without being where they are found: which files are a package's,
+// or where packages are from. Nil for any other file, and for one too large to be one of those.
+func (w *walk) aside(at string, size int64) func(data []byte) error {
+	if owner, ok := listOf(at); ok && size <= maxListBytes {
+		return func(list []byte) error {
+			w.owned.addList(owner, list)
+			return nil
+		}
+	}
+	read := channelReader(at)
+	if read == nil || size > maxChannelBytes {
+		return nil
+	}
+	return func(data []byte) error {
+		channels := channelsOf(at, data, read)
+		w.channels[wirePath(at)] = channels
+		held := len(at)
+		for _, channel := range channels {
+			held += len(channel)
+		}
+		return w.hold(held)
+	}
+}
+
+// spend counts n bytes of files as read.
+func (w *walk) spend(n int64) error {
+	if w.examined += n; w.examined > maxExaminedBytes {
+		return overLimit("files of more than %d bytes, by their holes", int64(maxExaminedBytes))
+	}
+	return nil
 }
 
 // examine has f read by readers and keeps what they find, including what one finds that fails midway.
@@ -76,9 +120,13 @@ func (w *walk) examine(ctx context.Context, f file, readers []reader) error {
 func (w *walk) largeFile(f file, wanted bool, content io.Reader) error {
 	size := f.info.Size()
 	if !wanted && size <= maxLayerBytes {
-		marked, err := builtByGo(content)
+		counted := &countingReader{r: content}
+		marked, err := builtByGo(counted)
 		if err != nil {
 			return fmt.Errorf("reading %q: %w", printable(f.path), err)
+		}
+		if err := w.spend(counted.n); err != nil {
+			return err
 		}
 		if !marked {
 			return w.keep(f.path, nil)
@@ -145,7 +193,7 @@ func (w *walk) hardLink(p place, target string) error {
 	wanting := w.readers.namesFor(at, kind)
 	switch {
 	case examined && kind == databaseAt(source) && slices.Equal(wanting, w.readers.namesFor(source, kind)):
-		return w.keep(at, packages)
+		return w.keep(at, withoutLinkedRuntimes(packages, at))
 	case kind != noDatabase || len(wanting) > 0:
 		w.gap(gate.GapUnresolvedLink, at, fmt.Sprintf("a hard link to %q, which was not examined under that name", printable(target)))
 	}

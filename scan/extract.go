@@ -4,13 +4,12 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"math"
-	"regexp"
+	"runtime/debug"
 	"strings"
 
 	cpb "github.com/google/osv-scalibr/binary/proto/config_go_proto"
@@ -18,7 +17,6 @@ import (
 	"github.com/google/osv-scalibr/extractor/filesystem"
 	"github.com/google/osv-scalibr/extractor/filesystem/language/golang/gobinary"
 	"github.com/google/osv-scalibr/extractor/filesystem/language/java/archive"
-	"github.com/google/osv-scalibr/extractor/filesystem/language/javascript/packagejson"
 	"github.com/google/osv-scalibr/extractor/filesystem/language/python/wheelegg"
 	"github.com/google/osv-scalibr/extractor/filesystem/os/apk"
 	apkmeta "github.com/google/osv-scalibr/extractor/filesystem/os/apk/metadata"
@@ -63,8 +61,9 @@ type readers struct {
 	buf         []byte
 }
 
-// newReaders returns the readers. dir is where the rpm database is put, for the library that wants a file.
-func newReaders(dir string) (*readers, error) {
+// newReaders returns the readers. dir is where the rpm database is put, for the library that wants a file; owned is told which files
+// the package databases say are theirs.
+func newReaders(dir string, owned *ownership) (*readers, error) {
 	no := false
 	// Sizes are bounded before a reader is asked. Its own bound would make it say that it does not want the file, and the file would
 	// pass unexamined.
@@ -86,14 +85,35 @@ func newReaders(dir string) (*readers, error) {
 	}
 	r := &readers{
 		databases: map[database]reader{
-			dpkgStatus: checkedDpkg(scalibr(dpkg.New)),
-			apkState:   scalibr(apk.New),
-			rpmDB:      {name: "os/rpm", read: func(ctx context.Context, f file) ([]gate.Package, error) { return readRPM(ctx, dir, f.data) }},
+			dpkgStatus: observed(checkedDpkg(scalibr(dpkg.New)), func(f file) { owned.addStatus(f.path, f.data) }),
+			apkState:   observed(scalibr(apk.New), func(f file) { owned.addAPK(f.data) }),
+			rpmDB: {name: "os/rpm", read: func(ctx context.Context, f file) ([]gate.Package, error) {
+				return readRPM(ctx, dir, f.data, owned.addRPM)
+			}},
 		},
-		byName:      []reader{exactNPM(scalibr(packagejson.New)), scalibr(wheelegg.New), scalibr(archive.New)},
-		executables: []reader{scalibr(gobinary.New)},
+		byName: []reader{
+			{name: "npm", wants: packageJSON.matches, read: readNPM},
+			licensedPython(scalibr(wheelegg.New)),
+			scalibr(archive.New),
+			{name: "gem", wants: installedGem.matches, read: readGem},
+			named("nuget", depsJSON, readNuGet),
+			named("composer", composerLock, readComposer),
+			named("composer", composerInstalled, readComposer),
+			named("conan", conanLock, readConan),
+		},
+		executables: []reader{scalibr(gobinary.New), {name: "cargo-auditable", read: readRust}, {name: "runtime", read: readRuntime}},
 	}
 	return r, errors.Join(errs...)
+}
+
+// observed is r that shows each file to see before it reads it.
+func observed(r reader, see func(f file)) reader {
+	read := r.read
+	r.read = func(ctx context.Context, f file) ([]gate.Package, error) {
+		see(f)
+		return read(ctx, f)
+	}
+	return r
 }
 
 // forName returns the readers that want f by where it lies and what it is called.
@@ -119,11 +139,18 @@ func (r *readers) namesFor(p string, kind database) []string {
 	return names
 }
 
+// largeBufferBytes is from where on a buffer that is too small is given back before there is a larger one.
+const largeBufferBytes = 16 << 20
+
 // load returns the size bytes of a file that begins with head and goes on with rest. They are valid until the next load: one
 // buffer serves all files, or garbage of large ones would pile up faster than it is collected.
 func (r *readers) load(head []byte, size int64, rest io.Reader) ([]byte, error) {
-	if int64(cap(r.buf)) < size {
-		r.buf = make([]byte, max(size, min(2*int64(cap(r.buf)), maxFileBytes)))
+	if have := int64(cap(r.buf)); have < size {
+		if have > largeBufferBytes { // or both would be in memory, the old one for nothing
+			r.buf = nil
+			debug.FreeOSMemory()
+		}
+		r.buf = make([]byte, max(size, min(2*have, maxFileBytes)))
 	}
 	data := r.buf[:size]
 	n := copy(data, head)
@@ -191,7 +218,10 @@ func convert(found []*extractor.Package, err error) ([]gate.Package, error) {
 }
 
 // packageTypes are the types of packages the readers yield.
-var packageTypes = map[string]bool{"deb": true, "apk": true, "rpm": true, "golang": true, "npm": true, "pypi": true, "maven": true}
+var packageTypes = map[string]bool{
+	"deb": true, "apk": true, "rpm": true, "golang": true, "npm": true, "pypi": true, "maven": true, "gem": true, "cargo": true, "nuget": true,
+	"composer": true, "conan": true, "generic": true,
+}
 
 // setSource records the source package of p, unless it is p itself. A source without a version has p's.
 func setSource(p *gate.Package, name, version string) {
@@ -225,45 +255,4 @@ func checkedDpkg(r reader) reader {
 		return packages, err
 	}
 	return r
-}
-
-// installedNPM matches where npm puts a package, and node looks for it.
-var installedNPM = regexp.MustCompile(`(?:^|/)node_modules/(?:@[^/]+/)?[^/@.][^/]*/package\.json$`)
-
-// exactNPM is r made to see what npm and node see. Real packages carry broken package.json files as test data, some in nearly
-// every node_modules there is: a file that is not JSON tells of no package unless it lies where one would be installed. A field of
-// an unexpected type elsewhere in the file takes nothing from its name and version. And keys are case-sensitive, which they are
-// not to encoding/json: "Version" is not the version.
-func exactNPM(r reader) reader {
-	read := r.read
-	r.read = func(ctx context.Context, f file) ([]gate.Package, error) {
-		f.data = bytes.TrimPrefix(f.data, []byte("\xef\xbb\xbf")) // node skips the mark too
-		var fields map[string]json.RawMessage
-		if err := json.Unmarshal(f.data, &fields); err != nil {
-			_, notObject := errors.AsType[*json.UnmarshalTypeError](err)
-			tooDeep := strings.Contains(err.Error(), "exceeded max depth") // where node reads on
-			if notObject || !tooDeep && !installedNPM.MatchString(f.path) {
-				return nil, nil
-			}
-			return nil, err
-		}
-		pkg := gate.Package{Type: "npm", Name: text(fields["name"]), Version: text(fields["version"])}
-		if pkg.Name == "" || pkg.Version == "" {
-			return nil, nil
-		}
-		if found, err := read(ctx, f); err == nil && len(found) == 0 {
-			return nil, nil // an extension of an editor, which borrows the file's name
-		}
-		return []gate.Package{pkg}, nil
-	}
-	return r
-}
-
-// text returns the JSON string raw, or "" when it is none.
-func text(raw json.RawMessage) string {
-	var s string
-	if json.Unmarshal(raw, &s) != nil {
-		return ""
-	}
-	return s
 }

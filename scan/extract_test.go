@@ -125,11 +125,11 @@ func TestPackagesOfEveryEcosystem(t *testing.T) {
 		{"npm test data that is not JSON", regular("app/node_modules/resolve/test/resolver/malformed_package_json/package.json", "{\n"), nil},
 		{
 			"wheel", regular("usr/lib/python3/dist-packages/Jinja2-2.11.2.dist-info/METADATA", wheelMetadata),
-			[]gate.Package{{Type: "pypi", Name: "Jinja2", Version: "2.11.2"}},
+			[]gate.Package{{Type: "pypi", Name: "Jinja2", Version: "2.11.2", Licenses: []string{"BSD-3-Clause"}}},
 		},
 		{
 			"egg", regular("opt/Jinja2.egg-info/PKG-INFO", wheelMetadata),
-			[]gate.Package{{Type: "pypi", Name: "Jinja2", Version: "2.11.2"}},
+			[]gate.Package{{Type: "pypi", Name: "Jinja2", Version: "2.11.2", Licenses: []string{"BSD-3-Clause"}}},
 		},
 		{
 			"zipped wheel", regular("w/jinja.whl", zipped(t, "Jinja2-2.11.2.dist-info/METADATA", wheelMetadata)),
@@ -232,6 +232,8 @@ func TestGoBinaries(t *testing.T) {
 		{"executable", executable("usr/bin/tide", binary), []gate.FileInventory{{Path: "usr/bin/tide", Packages: want}}},
 		{"not executable until somebody makes it so", regular("usr/bin/tide", binary), []gate.FileInventory{{Path: "usr/bin/tide", Packages: want}}},
 		{"whatever its name", executable("usr/share/tide.json", binary), []gate.FileInventory{{Path: "usr/share/tide.json", Packages: want}}},
+		{"even where dpkg keeps lists", executable("var/lib/dpkg/info/tide.list", binary), []gate.FileInventory{{Path: "var/lib/dpkg/info/tide.list", Packages: want}}},
+		{"or apk its repositories", executable("etc/apk/repositories", binary), []gate.FileInventory{{Path: "etc/apk/repositories", Packages: want}}},
 		{"other executables are looked into too", executable("usr/bin/c", "\x7fELF and no more"), []gate.FileInventory{{Path: "usr/bin/c"}}},
 		{"scripts are not", executable("usr/bin/sh", "#!/bin/sh\n"), nil},
 	} {
@@ -259,11 +261,14 @@ func TestPanicOfAReaderIsAGap(t *testing.T) {
 }
 
 func TestReadersAnswerByNameWhateverTheSize(t *testing.T) {
-	rs, err := newReaders(t.TempDir())
+	rs, err := newReaders(t.TempDir(), newOwnership())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"a/package.json", "a.dist-info/METADATA", "a.whl", "a.jar"} {
+	for _, name := range []string{
+		"a/package.json", "a.dist-info/METADATA", "a.whl", "a.jar", "specifications/a-1.gemspec", "a.deps.json", "composer.lock",
+		"vendor/composer/installed.json", "conan.lock",
+	} {
 		header := entry{}.header
 		header.Name, header.Size = name, 1<<50
 		if len(rs.forName(file{path: name, info: header.FileInfo()}, noDatabase)) == 0 {

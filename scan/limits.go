@@ -38,6 +38,12 @@ const (
 	maxLinkBytes = 64 << 20
 	// maxLinkHops is how many symbolic links are followed for one name, as many as runtimes follow.
 	maxLinkHops = 255
+	// maxLinkSteps bounds the components of names that are followed through symbolic links, some ten seconds of it. A pnpm tree of
+	// half a million files takes a tenth.
+	maxLinkSteps = 100_000_000
+	// maxExaminedBytes bounds what is read of files. It is more than the tar stream only where files are sparse: one of 256 MiB takes a
+	// kilobyte of it.
+	maxExaminedBytes = maxLayerBytes
 	// maxGaps bounds the gaps of a layer. The first denies already; the others are for whoever repairs the image.
 	maxGaps = 500
 	// maxSecretFileBytes bounds the files that are searched for secrets. Credentials lie in configuration, scripts and dumps; larger

@@ -82,6 +82,8 @@ func misleads(name, target string) bool {
 type links struct {
 	targets map[string]string
 	bytes   int
+	// steps counts the components followed so far.
+	steps int
 	// dir and resolved are the last question and its answer: entries of one directory follow one another.
 	dir, resolved string
 }
@@ -143,6 +145,9 @@ func (l *links) follow(dir string) (string, bool) {
 	}
 	at, rest := ".", dir
 	for hops := 0; rest != ""; {
+		if l.steps++; l.steps > maxLinkSteps {
+			return "", false
+		}
 		var name string
 		name, rest, _ = strings.Cut(rest, "/")
 		next := below(at, name)

@@ -134,6 +134,7 @@ func (m *matcher) found(p gate.Found, order versionOrder, h hit) error {
 	if h.fixed == "" {
 		f.Status = statusWord(h.status)
 	}
+	f.CVSS, f.Score = v.cvss(h.sourceID)
 	return m.record(order, f)
 }
 
@@ -153,6 +154,9 @@ func (m *matcher) record(order versionOrder, f gate.Finding) error {
 	have := &m.findings[i]
 	have.Severity = max(have.Severity, f.Severity)
 	have.Title = cmp.Or(have.Title, f.Title)
+	if have.CVSS == "" {
+		have.CVSS, have.Score = f.CVSS, f.Score
+	}
 	if have.Published.IsZero() {
 		have.Published = f.Published
 	}

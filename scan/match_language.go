@@ -26,6 +26,9 @@ var ecosystems = map[string]ecosystem{
 	"cargo":    {"cargo", orderCargo},
 	"nuget":    {"nuget", orderNuGet},
 	"composer": {"composer", orderPackagist},
+	"conan":    {"conan", orderConan},
+	// A runtime without a package manager is what its makers released, which is what Bitnami's advisories count by.
+	"generic": {"bitnami", orderBitnami},
 }
 
 // matchLanguage matches a package of a language. Every ecosystem above is one the database normally covers, so its absence is a
@@ -40,7 +43,7 @@ func (m *matcher) matchLanguage(p gate.Found) error {
 	if len(buckets) == 0 {
 		m.uncovered("there are no advisories for %s packages", p.Type)
 	}
-	installed := newInstalledVersion(e.order, toolchainVersion(p.Package))
+	installed := newInstalledVersion(e.order, advisedVersion(p.Package))
 	for _, name := range m.data.index.languageNames(p.Package) {
 		for _, bucket := range buckets {
 			err := m.eachRow(bucket, name, func(id string, r row) error {
@@ -195,12 +198,27 @@ func canonicalPyPIName(name string) string {
 
 var toolchainForm = regexp.MustCompile(`^(?:go)?(\d+\.\d+)(\.\d+)?(?:(rc|beta)(\d+))?([-+ ].*)?$`)
 
-// toolchainVersion returns the version of p, where it is Go's standard library in the form its advisories use: "1.22.0-rc.1" for
-// "go1.22rc1". What a vendor appended, "-fips" or " X:experiment", does not count.
-func toolchainVersion(p gate.Package) string {
-	if p.Type != "golang" || p.Name != "stdlib" && p.Name != "toolchain" {
+// advisedVersion returns the version of p in the form its advisories use.
+func advisedVersion(p gate.Package) string {
+	switch {
+	case p.Type == "golang" && (p.Name == "stdlib" || p.Name == "toolchain"):
+		return toolchainVersion(p)
+	case p.Type == "generic" && p.Name == "python": // "3.13.0rc2", which semantic versions write with a hyphen
+		return pythonCandidate.ReplaceAllString(p.Version, "$1-$2")
+	case p.Type == "generic" && p.Name == "java": // whose fourth number is a matter of packaging
+		return javaRelease.FindString(p.Version)
+	default:
 		return p.Version
 	}
+}
+
+var javaRelease = regexp.MustCompile(`^\d+(?:\.\d+){0,2}`)
+
+var pythonCandidate = regexp.MustCompile(`^([0-9.]+)((?:a|b|rc)\d+)$`)
+
+// toolchainVersion returns the version of Go's standard library, "1.22.0-rc.1" for "go1.22rc1". What a vendor appended, "-fips" or
+// " X:experiment", does not count.
+func toolchainVersion(p gate.Package) string {
 	parts := toolchainForm.FindStringSubmatch(strings.TrimPrefix(p.Version, "v"))
 	if parts == nil {
 		return p.Version

@@ -78,16 +78,23 @@ func TestMatchLanguagePackages(t *testing.T) {
 	}
 }
 
-func TestToolchainVersion(t *testing.T) {
+func TestAdvisedVersion(t *testing.T) {
 	for in, want := range map[string]string{
 		"1.22.1": "1.22.1", "go1.22.1": "1.22.1", "v1.22.1": "1.22.1", "1.22": "1.22.0", "go1.22rc2": "1.22.0-rc.2", "1.21beta1": "1.21.0-beta.1",
 		"1.22.0-rc.2": "1.22.0-rc.2", "go1.24.1 X:nocoverageredesign": "1.24.1", "1.22.1-google": "1.22.1", "devel +abc": "devel +abc", "": "",
 	} {
-		if got := toolchainVersion(gate.Package{Type: "golang", Name: "stdlib", Version: in}); got != want {
+		if got := advisedVersion(gate.Package{Type: "golang", Name: "stdlib", Version: in}); got != want {
 			t.Errorf("%q is %q, want %q", in, got, want)
 		}
 	}
-	if got := toolchainVersion(gate.Package{Type: "golang", Name: "example.org/x", Version: "v1.22"}); got != "v1.22" {
+	if got := advisedVersion(gate.Package{Type: "golang", Name: "example.org/x", Version: "v1.22"}); got != "v1.22" {
 		t.Errorf("a module's version becomes %q", got)
+	}
+	for _, tt := range []struct{ name, in, want string }{
+		{"python", "3.13.0rc2", "3.13.0-rc2"}, {"python", "3.12.1", "3.12.1"}, {"java", "17.0.21.1", "17.0.21"}, {"java", "1.8.392", "1.8.392"}, {"nginx", "1.25.3", "1.25.3"},
+	} {
+		if got := advisedVersion(gate.Package{Type: "generic", Name: tt.name, Version: tt.in}); got != tt.want {
+			t.Errorf("%s %s becomes %q, want %q", tt.name, tt.in, got, tt.want)
+		}
 	}
 }

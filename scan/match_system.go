@@ -2,6 +2,7 @@ package scan
 
 import (
 	"cmp"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -35,7 +36,7 @@ type filing int
 const (
 	bySource filing = iota // the source package, and its version
 	byBinary
-	byEither // the source package, or a binary of the name; the binary's version, which is the source's there
+	bySourceName // the source package, and the binary's version, which is the source's there
 )
 
 // distributions maps os-release's ID to how advisories are filed for it.
@@ -51,10 +52,16 @@ var distributions = map[string]distribution{
 	"almalinux":           {packages: "rpm", order: orderRPM, bucket: "alma ", release: majorRelease, names: byBinary, streams: true},
 	"ol":                  {packages: "rpm", order: orderRPM, bucket: "Oracle Linux ", release: majorRelease, names: byBinary, flavours: true},
 	"amzn":                {packages: "rpm", order: orderRPM, bucket: "amazon linux ", release: amazonRelease, names: byBinary},
-	"photon":              {packages: "rpm", order: orderRPM, bucket: "Photon OS ", release: minorRelease, names: byEither},
-	"azurelinux":          {packages: "rpm", order: orderRPM, bucket: "Azure Linux ", release: minorRelease, names: byEither},
-	"mariner":             {packages: "rpm", order: orderRPM, bucket: "CBL-Mariner ", release: minorRelease, names: byEither},
+	"photon":              {packages: "rpm", order: orderRPM, bucket: "Photon OS ", release: minorRelease, names: bySourceName},
+	"azurelinux":          {packages: "rpm", order: orderRPM, bucket: "Azure Linux ", release: minorRelease, names: bySourceName},
+	"mariner":             {packages: "rpm", order: orderRPM, bucket: "CBL-Mariner ", release: minorRelease, names: bySourceName},
+	"minimos":             {packages: "apk", order: orderAPK, bucket: "minimos", release: noRelease},
+	"echo":                {packages: "deb", order: orderDeb, bucket: "echo", release: noRelease},
 	"sles":                {packages: "rpm", order: orderRPM, bucket: "SUSE Linux Enterprise ", release: wholeRelease, names: byBinary},
+	"sle-micro":           {packages: "rpm", order: orderRPM, bucket: "SUSE Linux Enterprise Micro ", release: wholeRelease, names: byBinary},
+	"sl-micro":            {packages: "rpm", order: orderRPM, bucket: "SUSE Linux Enterprise Micro ", release: wholeRelease, names: byBinary},
+	"sle-micro-rancher":   {packages: "rpm", order: orderRPM, bucket: "SUSE Linux Enterprise Micro ", release: wholeRelease, names: byBinary},
+	"opensuse":            {packages: "rpm", order: orderRPM, bucket: "openSUSE Leap ", release: minorRelease, names: byBinary},
 	"opensuse-leap":       {packages: "rpm", order: orderRPM, bucket: "openSUSE Leap ", release: minorRelease, names: byBinary},
 	"opensuse-tumbleweed": {packages: "rpm", order: orderRPM, bucket: "openSUSE Tumbleweed", release: noRelease, names: byBinary},
 }
@@ -108,7 +115,7 @@ type osRelease struct {
 
 // distribution returns how the system packages of inv are filed, and records gaps for those nothing is known about.
 func (m *matcher) distribution(inv gate.Inventory) osRelease {
-	release, covered := m.release(inv.OS)
+	release, covered := m.release(inv.OS, inv.Channels)
 	for kind := range systemPackages {
 		if !slices.ContainsFunc(inv.Packages, func(p gate.Found) bool { return p.Type == kind }) {
 			continue
@@ -126,8 +133,8 @@ func (m *matcher) distribution(inv gate.Inventory) osRelease {
 	return release
 }
 
-// release returns what the data has for os. covered is false when it has nothing.
-func (m *matcher) release(os gate.OS) (r osRelease, covered bool) {
+// release returns what the data has for os, whose packages are from channels. covered is false when it has nothing.
+func (m *matcher) release(os gate.OS, channels []string) (r osRelease, covered bool) {
 	d, ok := distributions[os.ID]
 	if !ok {
 		return osRelease{}, false
@@ -138,13 +145,49 @@ func (m *matcher) release(os gate.OS) (r osRelease, covered bool) {
 		return r, false
 	}
 	r.rows = d.bucket + release
+	for _, other := range d.otherRows(r.rows, channels) {
+		if _, found := m.data.index.sources[other]; found {
+			r.rows = other
+		}
+	}
 	r.sourceID, covered = m.data.index.sources[r.rows]
 	if d.products {
 		major, _ := majorRelease(os.Version)
-		r.numbers = m.data.index.redHatCPEs[major]
+		r.numbers = m.data.index.redHat.products(major, channels)
 		covered = covered && len(r.numbers) > 0
 	}
 	return r, covered
+}
+
+// extendedMaintenance is the channel of Ubuntu's fixes for releases past their end; the bucket they are filed in ends so.
+const (
+	extendedMaintenance = "esm-infra"
+	extendedSuffix      = "-ESM"
+)
+
+// otherRows returns the buckets that channels point to in place of rows, the best last: extended maintenance, and the newest of the
+// releases Alpine's packages are from, of which edge is the newest.
+func (d distribution) otherRows(rows string, channels []string) (others []string) {
+	switch d.bucket {
+	case distributions["ubuntu"].bucket:
+		if slices.Contains(channels, extendedMaintenance) {
+			others = append(others, rows+extendedSuffix)
+		}
+	case distributions["alpine"].bucket:
+		for _, channel := range channels {
+			if strings.HasPrefix(channel, d.bucket) {
+				others = append(others, channel)
+			}
+		}
+		slices.SortFunc(others, func(a, b string) int { // "edge" comes after every number
+			c, err := compareVersions(orderAPK, strings.TrimPrefix(a, d.bucket), strings.TrimPrefix(b, d.bucket))
+			if err != nil {
+				return strings.Compare(a, b)
+			}
+			return c
+		})
+	}
+	return others
 }
 
 func describeOS(os gate.OS) string {
@@ -162,9 +205,14 @@ func (m *matcher) matchSystem(r osRelease, p gate.Found) error {
 	}
 	installed := newInstalledVersion(r.order, text)
 	for _, name := range r.packageNames(p.Package) {
+		stated := statements{}
 		err := m.eachRow(r.rows, name, func(id string, row row) error {
 			for _, e := range row.entries() {
 				if !r.concerns(e, p.Package) {
+					continue
+				}
+				if r.products {
+					stated.add(id, e)
 					continue
 				}
 				if err := m.matchEntry(r, p, installed, id, row.AffectedVersion, e); err != nil {
@@ -175,6 +223,11 @@ func (m *matcher) matchSystem(r osRelease, p gate.Found) error {
 		})
 		if err != nil {
 			return err
+		}
+		for _, id := range slices.Sorted(maps.Keys(stated)) {
+			if err := m.matchEntry(r, p, installed, id, "", stated[id]); err != nil {
+				return err
+			}
 		}
 		for _, scope := range slices.Compact([]string{r.rows, r.family}) {
 			if err := m.matchOverlay(scope, name, installed, p); err != nil {
@@ -195,16 +248,34 @@ func (m *matcher) matchEntry(r osRelease, p gate.Found, installed installedVersi
 		return nil
 	}
 	h := hit{id: id, fixed: e.FixedVersion, status: e.Status, severity: e.Severity, sourceID: r.sourceID, source: r.rows}
-	if len(e.Cves) == 0 {
-		return m.found(p, r.order, h)
-	}
+	return m.found(p, r.order, h)
+}
+
+// statements are what Red Hat says of one package, by vulnerability. It says it once for each product, and of those whose fixes came
+// in several releases the last is the one that counts: an image that has it has the others' too.
+type statements map[string]rowEntry
+
+// add takes what an entry of the row id says, which is filed under an erratum or under the vulnerability itself.
+func (s statements) add(id string, e rowEntry) {
 	for _, cve := range e.Cves {
-		h.severity, h.id = cve.Severity, cmp.Or(cve.ID, id) // filed under an erratum, or under the vulnerability itself
-		if err := m.found(p, r.order, h); err != nil {
-			return err
+		one := e
+		one.Severity, one.Cves = cve.Severity, nil
+		about := id
+		if !strings.HasPrefix(id, "CVE-") {
+			about = cmp.Or(cve.ID, id)
 		}
+		have, found := s[about]
+		if !found {
+			s[about] = one
+			continue
+		}
+		severity := max(have.Severity, one.Severity)
+		if have.FixedVersion == "" && one.FixedVersion != "" || isOlder(orderRPM, have.FixedVersion, one.FixedVersion) {
+			have = one
+		}
+		have.Severity = severity
+		s[about] = have
 	}
-	return nil
 }
 
 // affects reports whether a package of version installed is one the entry is about; from is the first version affected, empty for all.
@@ -257,10 +328,8 @@ func (r osRelease) concerns(e rowEntry, p gate.Package) bool {
 // packageNames returns what advisories about p are filed under.
 func (d distribution) packageNames(p gate.Package) []string {
 	switch d.names {
-	case bySource:
+	case bySource, bySourceName:
 		return []string{cmp.Or(p.Source, p.Name)}
-	case byEither:
-		return slices.Compact([]string{p.Name, cmp.Or(p.Source, p.Name)})
 	}
 	if stream, ok := moduleStream(p.Modularity); ok && d.streams {
 		return []string{stream + "::" + p.Name}

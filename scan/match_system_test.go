@@ -1,9 +1,14 @@
 package scan
 
 import (
+	"errors"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/internal/ocitest"
@@ -17,6 +22,9 @@ const (
 
 // systemRows has, for each family of distributions, a row whose fix lies between two versions of a package.
 var systemRows = []ocitest.Advisory{
+	{Bucket: "minimos", Package: "curl", ID: "CVE-2023-38545", Source: "minimos", Fixed: "8.4.0-r0"},
+	{Bucket: "echo", Package: "curl", ID: "CVE-2023-38545", Source: "echo", Fixed: "7.88.1-10+deb12u4+e1"},
+	{Bucket: "SUSE Linux Enterprise Micro 5.5", Package: "curl", ID: "SUSE-SU-2023:4044-1", Source: "suse-cvrf", Fixed: "8.0.1-150400.5.32.1"},
 	{Bucket: "debian 12", Package: "curl", ID: "CVE-2023-38545", Source: "debian", Fixed: "7.88.1-10+deb12u4"},
 	{Bucket: "ubuntu 22.04", Package: "openssl", ID: "CVE-2022-3602", Source: "ubuntu", Severity: "high", Fixed: "3.0.2-0ubuntu1.7"},
 	{Bucket: "alpine 3.19", Package: "openssl", ID: "CVE-2024-0727", Source: "alpine", Fixed: "3.1.4-r5"},
@@ -98,6 +106,10 @@ func TestMatchSystemPackages(t *testing.T) {
 		{"suse", gate.OS{ID: "sles", Version: "15.5"}, pkg{Type: "rpm", Name: "libopenssl1_1", Version: "1.1.1l-150500.15.4"}, []string{"SUSE-SU-2023:2622-1 unrated rpm/libopenssl1_1@1.1.1l-150500.15.4 fixed 1.1.1l-150500.17.3.1"}},
 		{"suse, fixed", gate.OS{ID: "sles", Version: "15.5"}, pkg{Type: "rpm", Name: "libopenssl1_1", Version: "1.1.1l-150500.17.3.1"}, nil},
 		{"suse, another service pack", gate.OS{ID: "sles", Version: "15.6"}, pkg{Type: "rpm", Name: "libopenssl1_1", Version: "1.1.1l-150500.15.4"}, []string{"no-advisories"}},
+		{"suse micro", gate.OS{ID: "sle-micro", Version: "5.5"}, pkg{Type: "rpm", Name: "curl", Version: "8.0.1-150400.5.23.1"}, []string{"SUSE-SU-2023:4044-1 unrated rpm/curl@8.0.1-150400.5.23.1 fixed 8.0.1-150400.5.32.1"}},
+		{"suse micro, fixed", gate.OS{ID: "sl-micro", Version: "5.5"}, pkg{Type: "rpm", Name: "curl", Version: "8.0.1-150400.5.32.1"}, nil},
+		{"minimos", gate.OS{ID: "minimos", Version: "20240101"}, pkg{Type: "apk", Name: "libcurl", Version: "8.3.0-r0", Source: "curl"}, []string{"CVE-2023-38545 unrated apk/libcurl@8.3.0-r0 fixed 8.4.0-r0"}},
+		{"echo", gate.OS{ID: "echo", Version: "12"}, pkg{Type: "deb", Name: "libcurl4", Version: "7.88.1-10+deb12u4", Source: "curl"}, []string{"CVE-2023-38545 unrated deb/libcurl4@7.88.1-10+deb12u4 fixed 7.88.1-10+deb12u4+e1"}},
 		{"leap", gate.OS{ID: "opensuse-leap", Version: "15.5"}, pkg{Type: "rpm", Name: "libopenssl1_1", Version: "1.1.1l-150500.15.4"}, []string{"openSUSE-SU-2023:2622-1 unrated rpm/libopenssl1_1@1.1.1l-150500.15.4 fixed 1.1.1l-150500.17.3.1"}},
 		{"tumbleweed", gate.OS{ID: "opensuse-tumbleweed", Version: "20240101"}, pkg{Type: "rpm", Name: "libopenssl3", Version: "3.1.4-4.1"}, []string{"openSUSE-SU-2024:1-1 unrated rpm/libopenssl3@3.1.4-4.1 fixed 3.1.4-5.1"}},
 		{"tumbleweed, fixed", gate.OS{ID: "opensuse-tumbleweed", Version: "20240101"}, pkg{Type: "rpm", Name: "libopenssl3", Version: "3.1.4-5.1"}, nil},
@@ -118,13 +130,13 @@ func TestMatchTakesTheNewestFixOfOneVulnerability(t *testing.T) {
 	unfixed := first
 	unfixed.Erratum, unfixed.Fixed, unfixed.Status = "", "", 2
 	a := openTestAdvisories(t, []ocitest.Advisory{second, unfixed, first}, nil)
-	for version, want := range map[string]string{
-		"9.10-1":  "CVE-1 unrated rpm/bind@9.10-1 fixed 9.10-10",
-		"9.10-9":  "CVE-1 unrated rpm/bind@9.10-9 fixed 9.10-10",
-		"9.10-11": "CVE-1 unrated rpm/bind@9.10-11 affected",
+	for version, want := range map[string][]string{
+		"9.10-1":  {"CVE-1 unrated rpm/bind@9.10-1 fixed 9.10-10"},
+		"9.10-9":  {"CVE-1 unrated rpm/bind@9.10-9 fixed 9.10-10"},
+		"9.10-11": nil, // what is unfixed in another product of the release is fixed in this one
 	} {
 		got := brief(matchAll(t, a, inventory(gate.OS{ID: "rhel", Version: "9"}, "rpm/bind@"+version)))
-		if diff := cmp.Diff([]string{want}, got); diff != "" {
+		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", version, diff)
 		}
 	}
@@ -190,5 +202,101 @@ func TestIsRedHatRelease(t *testing.T) {
 		if got := isRedHatRelease(cpe, "9"); got != want {
 			t.Errorf("isRedHatRelease(%q) = %t, want %t", cpe, got, want)
 		}
+	}
+}
+
+// openRewritten opens a database of rows that change has written into.
+func openRewritten(t *testing.T, rows []ocitest.Advisory, change func(tx *bolt.Tx) error) *Advisories {
+	t.Helper()
+	dir := t.TempDir()
+	writeTestAdvisories(t, dir, rows, nil)
+	db, err := bolt.Open(filepath.Join(dir, databaseName), 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(db.Update(change), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	a, err := OpenAdvisories(t.Context(), dir, 0, func() time.Time { return advisoryTime })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = a.Close() })
+	return a
+}
+
+func TestMatchByChannels(t *testing.T) {
+	const (
+		eus  = "cpe:/a:redhat:rhel_eus:9.4::appstream"
+		plus = "cpe:/a:redhat:tide_plus:1"
+	)
+	row := func(bucket, pkg, id, fixed, source string, cpes ...string) ocitest.Advisory {
+		return ocitest.Advisory{Bucket: bucket, Package: pkg, ID: id, Fixed: fixed, Source: source, CPEs: cpes}
+	}
+	rows := []ocitest.Advisory{
+		row("ubuntu 18.04", "curl", "CVE-1", "7.58.0-2ubuntu3.24", "ubuntu"), row("ubuntu 18.04-ESM", "curl", "CVE-2", "7.58.0-2ubuntu3.24+esm5", "ubuntu"),
+		row("ubuntu 22.04", "curl", "CVE-3", "7.81.0-1ubuntu1.20", "ubuntu"),
+		row("alpine 3.19", "curl", "CVE-4", "8.5.0-r0", "alpine"), row("alpine 3.20", "curl", "CVE-5", "8.9.0-r0", "alpine"), row("alpine edge", "curl", "CVE-6", "8.11.0-r0", "alpine"),
+		row("Red Hat", "bash", "CVE-7", "5.1-7", "redhat-oval", rhel9Base), row("Red Hat", "bash", "CVE-8", "5.1-9", "redhat-oval", eus), row("Red Hat", "bash", "CVE-9", "5.1-9", "redhat-oval", plus),
+	}
+	rows[len(rows)-2].Repositories = []string{"rhel-9-for-x86_64-appstream-eus-rpms"}
+	rows[len(rows)-1].Builds = []string{"tide-container-1.0-1-x86_64"}
+	a := openTestAdvisories(t, rows, nil)
+	for _, tt := range []struct {
+		name     string
+		os       gate.OS
+		channels []string
+		pkg      string
+		want     []string
+	}{
+		{"ubuntu", gate.OS{ID: "ubuntu", Version: "18.04"}, nil, "deb/curl@7.58.0-2ubuntu3", []string{"CVE-1"}},
+		{"ubuntu with extended maintenance", gate.OS{ID: "ubuntu", Version: "18.04"}, []string{"esm-apps", "esm-infra"}, "deb/curl@7.58.0-2ubuntu3", []string{"CVE-2"}},
+		{"ubuntu with extended maintenance that has not begun", gate.OS{ID: "ubuntu", Version: "22.04"}, []string{"esm-infra"}, "deb/curl@7.81.0-1ubuntu1", []string{"CVE-3"}},
+		{"alpine", gate.OS{ID: "alpine", Version: "3.19.1"}, []string{"alpine 3.19"}, "apk/curl@8.4.0-r0", []string{"CVE-4"}},
+		{"alpine with packages of a later release", gate.OS{ID: "alpine", Version: "3.19.1"}, []string{"alpine 3.19", "alpine 3.20"}, "apk/curl@8.4.0-r0", []string{"CVE-5"}},
+		{"alpine with packages of edge", gate.OS{ID: "alpine", Version: "3.19.1"}, []string{"alpine 3.20", "alpine edge"}, "apk/curl@8.4.0-r0", []string{"CVE-6"}},
+		{"alpine with packages of a release nobody knows", gate.OS{ID: "alpine", Version: "3.19.1"}, []string{"alpine 3.99"}, "apk/curl@8.4.0-r0", []string{"CVE-4"}},
+		{"red hat", gate.OS{ID: "rhel", Version: "9.4"}, nil, "rpm/bash@5.1-6", []string{"CVE-7"}},
+		{"red hat of a content set", gate.OS{ID: "rhel", Version: "9.4"}, []string{"rhel-9-for-x86_64-appstream-eus-rpms__9"}, "rpm/bash@5.1-6", []string{"CVE-8"}},
+		{"red hat of a build", gate.OS{ID: "rhel", Version: "9.4"}, []string{"nvr:tide-container-1.0-1-x86_64"}, "rpm/bash@5.1-6", []string{"CVE-9"}},
+		{"red hat of content sets nobody knows", gate.OS{ID: "rhel", Version: "9.4"}, []string{"internal-rpms", "nvr:a-1-1-x86_64"}, "rpm/bash@5.1-6", []string{"CVE-7"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inv := inventory(tt.os, tt.pkg)
+			inv.Channels = tt.channels
+			findings, gaps := matchAll(t, a, inv)
+			var got []string
+			for _, f := range findings {
+				got = append(got, f.ID)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" || len(gaps) > 0 {
+				t.Errorf("findings (-want +got):\n%s\ngaps: %v", diff, gaps)
+			}
+		})
+	}
+}
+
+func TestMatchCarriesTheRatingOfTheBestSource(t *testing.T) {
+	row := ocitest.Advisory{Bucket: "debian 12", Package: "tar", ID: "CVE-1", Source: "debian"}
+	const nvd, own = "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H", "CVSS:3.1/AV:L/AC:L/PR:N/UI:N/S:U/C:L/I:N/A:N"
+	for _, tt := range []struct {
+		name, stored, want string
+		score              float64
+	}{
+		{"none", `{}`, "", 0},
+		{"NVD's", `{"nvd":{"V2Vector":"AV:N","V2Score":5,"V3Vector":"` + nvd + `","V3Score":9.8}}`, nvd, 9.8},
+		{"the distribution's before others'", `{"debian":{"V3Vector":"` + own + `","V3Score":4},"ghsa":{"V3Vector":"` + nvd + `","V3Score":9.8}}`, own, 4},
+		{"the newer version where it is alone", `{"ghsa":{"V40Vector":"CVSS:4.0/AV:N","V40Score":8.7}}`, "CVSS:4.0/AV:N", 8.7},
+		{"one that is no vector", `{"nvd":{"V3Vector":"` + strings.Repeat("x", 1000) + `"}}`, "", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a := openRewritten(t, []ocitest.Advisory{row}, func(tx *bolt.Tx) error {
+				return tx.Bucket([]byte("vulnerability")).Put([]byte("CVE-1"), []byte(`{"CVSS":`+tt.stored+`}`))
+			})
+			findings, _ := matchAll(t, a, inventory(gate.OS{ID: "debian", Version: "12"}, "deb/tar@1"))
+			if len(findings) != 1 || findings[0].CVSS != tt.want || findings[0].Score != tt.score {
+				t.Errorf("findings %+v, want one of %q, %v", findings, tt.want, tt.score)
+			}
+		})
 	}
 }

@@ -109,6 +109,7 @@ func (c *child) start() error {
 	if err != nil {
 		return errors.Join(err, theirIn.Close(), ourIn.Close())
 	}
+	widen(ourIn)
 	c.cmd.Stdin, c.cmd.Stdout = theirIn, theirOut
 	err = c.cmd.Start()
 	_ = theirIn.Close() // the child has its own by now

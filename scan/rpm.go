@@ -17,8 +17,8 @@ import (
 
 // readRPM returns the packages of an rpm database in any of its three formats: sqlite, ndb, Berkeley DB. The library reads files
 // only, so data is put into dir for the time. Scalibr's own reader is not used: it leaves the module stream out, without which
-// the advisories of Red Hat's modules cannot be told apart.
-func readRPM(ctx context.Context, dir string, data []byte) (packages []gate.Package, err error) {
+// the advisories of Red Hat's modules cannot be told apart. owns is told the vendor and the files of each package.
+func readRPM(ctx context.Context, dir string, data []byte, owns func(vendor string, files []string)) (packages []gate.Package, err error) {
 	name := filepath.Join(dir, "rpmdb")
 	if err := os.WriteFile(name, data, 0o600); err != nil {
 		return nil, fmt.Errorf("writing a copy: %w", err)
@@ -43,6 +43,9 @@ func readRPM(ctx context.Context, dir string, data []byte) (packages []gate.Pack
 			continue
 		}
 		packages = append(packages, rpmPackage(row))
+		if files, err := row.InstalledFileNames(); err == nil { // else they are reported as if they were nobody's
+			owns(row.Vendor, files)
+		}
 	}
 	return packages, nil
 }

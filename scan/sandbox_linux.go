@@ -23,6 +23,19 @@ func childAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeath
 // selfExecutable names this very program, even after its file was replaced by a newer one.
 func selfExecutable() (string, error) { return "/proc/self/exe", nil }
 
+// pipeBytes is how much the pipe to a child holds: as much as anyone may ask for. With the usual 64 KiB each of our chunks is handed
+// over in four parts, and both processes are woken for each.
+const pipeBytes = 1 << 20
+
+// widen makes the pipe f hold more. Where the kernel does not let us it works as it is.
+func widen(f *os.File) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeBytes) })
+}
+
 // landlockVersion is the version of landlock that is asked for: the newest the library knows, since nothing is granted that a newer
 // one could take back.
 const landlockVersion = 11

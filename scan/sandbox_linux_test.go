@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,6 +35,10 @@ var deeds = map[string]func() error{
 	"start a program":                 func() error { return exec.Command("/bin/true").Run() },
 	"become a program":                func() error { return syscall.Exec("/proc/self/exe", []string{"x"}, nil) },
 	"fork":                            func() error { return errnoOf(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0) },
+	"fork without end":                forkWithoutEnd,
+	"start a program by io_uring":     func() error { return errnoOf(unix.SYS_IO_URING_SETUP, 1, 0, 0) },
+	"make a namespace":                func() error { return unix.Unshare(unix.CLONE_NEWUSER) },
+	"load code into the kernel":       func() error { return errnoOf(unix.SYS_BPF, 0, 0, 0) },
 	"signal its parent":               func() error { return unix.Kill(os.Getppid(), 0) },
 	"signal a thread of others":       func() error { return unix.Tgkill(os.Getppid(), os.Getppid(), 0) },
 	"trace its parent":                func() error { return unix.PtraceAttach(os.Getppid()) },
@@ -42,6 +47,16 @@ var deeds = map[string]func() error{
 	"make a file of anonymous memory": func() error { _, err := unix.MemfdCreate("x", 0); return err },
 	"write a file past the limit":     writePastLimit,
 	"mount":                           func() error { return unix.Mount("none", ".", "tmpfs", 0, "") },
+}
+
+// forkWithoutEnd forks whatever way there is, until it is refused as many times as there are ways.
+func forkWithoutEnd() error {
+	for _, flags := range []uintptr{uintptr(unix.SIGCHLD), 0, unix.CLONE_VM | unix.CLONE_VFORK, unix.CLONE_PARENT | uintptr(unix.SIGCHLD)} {
+		if err := errnoOf(unix.SYS_CLONE, flags, 0, 0); !refused(err) {
+			return err
+		}
+	}
+	return errnoOf(unix.SYS_CLONE3, 0, 0, 0)
 }
 
 func writeThroughLink() error {
@@ -138,6 +153,23 @@ var confinedImpostors = map[string]func() int{
 		_ = json.NewEncoder(os.Stdout).Encode(outcome)
 		return 0
 	},
+	"impostor-limited": func() int {
+		c, err := confine(".")
+		if err != nil {
+			return 1
+		}
+		encoder := json.NewEncoder(os.Stdout)
+		_ = encoder.Encode(hello{c})
+		limits := map[string]uint64{}
+		for name := range wantLimits {
+			var l unix.Rlimit
+			if err := unix.Getrlimit(limitNumbers[name], &l); err == nil && l.Cur == l.Max {
+				limits[name] = l.Max
+			}
+		}
+		_ = encoder.Encode(limits)
+		return 0
+	},
 	"impostor-greedy": func() int {
 		c, err := confine(".")
 		if err != nil {
@@ -150,6 +182,25 @@ var confinedImpostors = map[string]func() int{
 			fmt.Println(strconv.Itoa(64 * len(held)))
 		}
 	},
+}
+
+// wantLimits are the limits in force in a child that are no matter of what it had before, soft and hard.
+var (
+	wantLimits   = map[string]uint64{"processor time": maxCPUSeconds, "open files": maxOpenFiles, "file size": maxFileBytes, "core dumps": 0}
+	limitNumbers = map[string]int{
+		"processor time": unix.RLIMIT_CPU, "open files": unix.RLIMIT_NOFILE, "file size": unix.RLIMIT_FSIZE, "core dumps": unix.RLIMIT_CORE,
+	}
+)
+
+func TestChildIsLimited(t *testing.T) {
+	c := spawnImpostor(t, "impostor-limited")
+	var got map[string]uint64
+	if err := json.NewDecoder(c.answer).Decode(&got); err != nil {
+		t.Fatalf("%v: %s", err, c.complaint)
+	}
+	if diff := cmp.Diff(wantLimits, got); diff != "" {
+		t.Errorf("limits (-want +got):\n%s", diff)
+	}
 }
 
 // refused reports whether err is a refusal rather than some other failure, which would prove nothing.

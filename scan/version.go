@@ -31,6 +31,9 @@ const (
 	orderCargo     versionOrder = "crates.io"
 	orderNuGet     versionOrder = "NuGet"
 	orderPackagist versionOrder = "Packagist"
+	orderConan     versionOrder = "ConanCenter"
+	// orderBitnami is semantic versions with a revision of the packaging, which programs as their makers release them do not have.
+	orderBitnami versionOrder = "Bitnami"
 )
 
 var semanticVersion = regexp.MustCompile(`^v?\d+(\.\d+){0,2}([-+_~a-zA-Z].*)?$`)
@@ -49,13 +52,19 @@ var versionForms = map[versionOrder]*regexp.Regexp{
 	orderMaven:     regexp.MustCompile(`^[^${}\[\](),]*\d[^${}\[\](),]*$`),
 	orderGem:       regexp.MustCompile(`^\d+(\.[0-9a-zA-Z]+)*(-[0-9A-Za-z.-]+)?$`),
 	orderNuGet:     regexp.MustCompile(`^\d+(\.\d+){0,3}([-+].*)?$`),
+	orderConan:     regexp.MustCompile(`^\d+(\.[0-9A-Za-z]+)*([-+].*)?$`),
+	orderBitnami:   regexp.MustCompile(`^\d+(\.\d+)*([-+].*)?$`),
 	orderPackagist: regexp.MustCompile(`^[vV]?\d+(\.\d+)*([-+_.]?[a-zA-Z].*)?$`),
 }
+
+// misreadIdentifier matches what the library takes for a negative number where semantic versions have a word.
+var misreadIdentifier = regexp.MustCompile(`[.-]-\d+(?:[.+]|$)`)
 
 // checkVersion reports whether text is a version in order.
 func checkVersion(order versionOrder, text string) error {
 	form, ok := versionForms[order]
-	if !ok || len(text) > maxVersionBytes || strings.ContainsFunc(text, notInVersion) || !form.MatchString(text) {
+	if !ok || len(text) > maxVersionBytes || strings.ContainsFunc(text, notInVersion) || !form.MatchString(text) ||
+		form == semanticVersion && misreadIdentifier.MatchString(text) {
 		return fmt.Errorf("%w: %s is none of %s", errUnknownVersion, quoted(text), order)
 	}
 	return nil
@@ -82,8 +91,8 @@ func newInstalledVersion(order versionOrder, text string) installedVersion {
 	return v
 }
 
-// parseVersion reads the version of an installed package. PyPI's local part ("+local") is dropped: advisories never have one, and
-// PEP 440 compares without it then.
+// parseVersion reads the version of an installed package. PyPI's local part ("+local") is dropped, as it is of what it is
+// compared with: advisories hardly ever have one, and PEP 440 compares without it then.
 func parseVersion(order versionOrder, text string) (v installedVersion, err error) {
 	if order == orderPyPI {
 		text, _, _ = strings.Cut(text, "+")
@@ -103,6 +112,9 @@ func parseVersion(order versionOrder, text string) (v installedVersion, err erro
 func (v installedVersion) compare(other string) (c int, err error) {
 	if v.unknown != nil {
 		return 0, v.unknown
+	}
+	if v.order == orderPyPI {
+		other, _, _ = strings.Cut(other, "+")
 	}
 	if err := checkVersion(v.order, other); err != nil {
 		return 0, err

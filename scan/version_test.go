@@ -28,6 +28,8 @@ func TestCompareVersions(t *testing.T) {
 		{orderNuGet, []string{"1.0.0-beta", "1.0.0", "1.0.0.1", "1.0.1"}},
 		{orderPackagist, []string{"1.0.0-beta1", "1.0.0-RC1", "v1.0.0", "1.0.1", "1.10.0"}},
 		{orderCargo, []string{"0.1.0-alpha", "0.1.0", "0.1.1"}},
+		{orderConan, []string{"1.0", "1.0.1", "1.2.11", "1.2.13", "3.0"}},
+		{orderBitnami, []string{"1.0.0-rc1", "1.0.0", "1.0.9", "1.10.0"}},
 	} {
 		for i, a := range test.versions {
 			for j, b := range test.versions {
@@ -47,7 +49,9 @@ func TestCompareVersionsRefusesWhatIsNone(t *testing.T) {
 		orderDeb:       {"a:1", "1 2", "-", "abc", "1:1:\x00", "+1:2 "},
 		orderAPK:       {"1.0-dirty", "v1.0", "1..0", "r1", "1.0-r1-r2"},
 		orderRPM:       {"a:1", "-", "::", "1:2:3"},
-		orderNPM:       {"latest", "1.2.3.4", "x", ".1", "(devel)", "1.2.3 "},
+		orderConan:     {"cci.20200203", "system"},
+		orderBitnami:   {"r1", "v1.0"},
+		orderNPM:       {"latest", "1.2.3--1", "1.2.3.4", "x", ".1", "(devel)", "1.2.3 "},
 		orderGo:        {"(devel)", "master"},
 		orderPyPI:      {"master", "1.0-unknown-thing", "1..0"},
 		orderMaven:     {"${v}", "RELEASE", "[1.0,2.0)", "1.0 2"},
@@ -166,4 +170,21 @@ func TestQuoted(t *testing.T) {
 	if got := quoted(strings.Repeat("x", 1<<20)); len(got) > 2*maxQuotedBytes {
 		t.Errorf("quotes %d bytes", len(got))
 	}
+}
+
+// FuzzCompareVersions has anything compared in every order: what is no version is that, and a version is as old as itself.
+func FuzzCompareVersions(f *testing.F) {
+	for _, pair := range [][2]string{{"1:1.0-1", "1.0~rc1-2"}, {"1.2.3-rc.1", "v1.2.3+b"}, {"1.0_p1-r0", "1.0a-r1"}, {"1!1.0.post1", "1.0.dev1"}, {"1.0-SNAPSHOT", "1.0.Final"}} {
+		f.Add(pair[0], pair[1])
+	}
+	f.Fuzz(func(t *testing.T, a, b string) {
+		for order := range versionForms {
+			if _, err := compareVersions(order, a, b); err != nil && !errors.Is(err, errUnknownVersion) {
+				t.Errorf("%s: %q against %q: %v", order, a, b, err)
+			}
+			if c, err := compareVersions(order, a, a); err == nil && c != 0 {
+				t.Errorf("%s: %q against itself is %d", order, a, c)
+			}
+		}
+	})
 }

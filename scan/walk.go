@@ -54,6 +54,8 @@ type walk struct {
 	files    map[string][]gate.Package
 	above    map[string]int
 	releases map[string]gate.OS
+	channels map[string][]string
+	owned    *ownership
 	// whiteouts and opaque may hold a path more than once.
 	whiteouts, opaque []string
 	gaps              []gate.Gap
@@ -66,18 +68,21 @@ type walk struct {
 	detectors      []detector
 	secrets        []gate.Secret
 	packages, held int
+	// examined counts the bytes of files that were read, holes included.
+	examined int64
 }
 
 func newWalk(dir string) *walk {
 	return &walk{
 		dir: dir, files: map[string][]gate.Package{}, above: map[string]int{}, releases: map[string]gate.OS{},
+		channels: map[string][]string{}, owned: newOwnership(),
 		marked: map[string]bool{}, regular: map[uint64]bool{}, seed: maphash.MakeSeed(),
 	}
 }
 
 // run walks the tar stream r to the end of its bytes, which the DiffID covers, past the end of the archive.
 func (w *walk) run(ctx context.Context, r io.Reader) error {
-	readers, err := newReaders(w.dir)
+	readers, err := newReaders(w.dir, w.owned)
 	if err != nil {
 		return err
 	}
@@ -238,6 +243,7 @@ func (w *walk) keep(p string, packages []gate.Package) error {
 
 func (w *walk) drop(p string) {
 	delete(w.releases, p)
+	delete(w.channels, wirePath(p))
 	packages, found := w.files[p]
 	if !found {
 		return
@@ -276,6 +282,9 @@ func (w *walk) result() gate.LayerInventory {
 		Whiteouts: sortedPaths(w.whiteouts), Opaque: sortedPaths(w.opaque),
 	}
 	for p, packages := range w.files {
+		if databaseAt(p) == noDatabase && w.owned.owns(p) {
+			packages = nil // the package that owns it tells
+		}
 		inv.Files = append(inv.Files, gate.FileInventory{Path: wirePath(p), Packages: packages})
 	}
 	slices.SortFunc(inv.Files, func(a, b gate.FileInventory) int { return strings.Compare(a.Path, b.Path) })
@@ -286,6 +295,9 @@ func (w *walk) result() gate.LayerInventory {
 	inv.Secrets = slices.Compact(inv.Secrets)
 	if len(w.releases) > 0 {
 		inv.OSRelease = w.releases
+	}
+	if len(w.channels) > 0 {
+		inv.Channels = w.channels
 	}
 	return inv
 }

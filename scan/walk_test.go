@@ -3,6 +3,7 @@ package scan
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/json"
 	"io"
 	"path"
 	"strings"
@@ -281,6 +282,17 @@ func TestLimits(t *testing.T) {
 			t.Errorf("error %v, want a limit", err)
 		}
 	})
+	t.Run("names behind more links than are followed", func(t *testing.T) {
+		w := newWalk("")
+		w.links.steps = maxLinkSteps - 10
+		layer := tarball(t, symlink("a", "b"), regular("a/1/package.json", lodash), regular("a/2/3/4/5/6/7/8/9/10/package.json", lodash))
+		if err := w.run(t.Context(), bytes.NewReader(layer)); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]gate.GapKind{gate.GapUnresolvedLink}, gapKinds(w.gaps)); diff != "" {
+			t.Errorf("gaps (-want +got):\n%s", diff)
+		}
+	})
 	t.Run("more entries than are walked", func(t *testing.T) {
 		w := newWalk("")
 		w.entries = maxEntries
@@ -335,6 +347,53 @@ func TestLargeExecutables(t *testing.T) {
 	}
 }
 
+// readable are the names of files each reader wants, or takes aside, with something to begin from.
+var readable = []struct{ name, data string }{
+	{"var/lib/dpkg/status", statusTwoPackages},
+	{"var/lib/dpkg/status.d/base", distrolessStatus},
+	{"var/lib/dpkg/info/a.list", "/usr/lib/a\n"},
+	{"lib/apk/db/installed", apkInstalled},
+	{"var/lib/rpm/Packages", "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x61\x15\x06\x00"},
+	{"var/lib/rpm/Packages.db", "RpmP"},
+	{"var/lib/rpm/rpmdb.sqlite", sqliteMagic},
+	{"a/package.json", lodash},
+	{"a.dist-info/METADATA", wheelMetadata},
+	{"a.whl", "PK\x03\x04"},
+	{"a.jar", "PK\x03\x04"},
+	{"specifications/rack-2.2.6.gemspec", rackSpecification},
+	{"a.deps.json", depsOfAnApplication},
+	{"composer.lock", `{"packages":` + composerPackages + `}`},
+	{"vendor/composer/installed.json", composerPackages},
+	{"conan.lock", `{"requires":["zlib/1.2.13#e3"]}`},
+	{"usr/lib/libpython3.12.so", elfMagic + "\x003.12.1\x00"},
+	{"usr/bin/node", elfMagic + "https://nodejs.org/download/release/v20.11.1/"},
+	{"etc/os-release", "ID=debian"},
+	{"etc/apk/repositories", "https://dl-cdn.alpinelinux.org/alpine/v3.19/main"},
+	{"root/buildinfo/content_manifests/a.json", `{"content_sets":["a"]}`},
+	{"root/buildinfo/Dockerfile-a-1-2", `LABEL "com.redhat.component"="a" "architecture"="x86_64"`},
+	{"var/lib/ubuntu-advantage/status.json", `{"services":[{"name":"esm-infra","status":"enabled"}]}`},
+}
+
+// FuzzReaders has each reader read anything, in the way a child does, and the parent believe what is found.
+func FuzzReaders(f *testing.F) {
+	for i, r := range readable {
+		f.Add(uint8(i), []byte(r.data))
+	}
+	f.Add(uint8(10), []byte(zipped(f, "META-INF/maven/a/b/pom.properties", "groupId=a\nartifactId=b\nversion=1\n")))
+	f.Add(uint8(9), []byte(zipped(f, "Jinja2-2.11.2.dist-info/METADATA", wheelMetadata)))
+	f.Add(uint8(17), []byte(elfWith(f, auditableSection, zlibbed(f, crates), "")))
+	f.Fuzz(func(t *testing.T, which uint8, data []byte) {
+		inv := readTar(t, executable(readable[int(which)%len(readable)].name, string(data)))
+		answer, err := json.Marshal(inv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := decodeInventory(answer, "sha256:layer"); err != nil {
+			t.Errorf("the parent would not believe it: %v", err)
+		}
+	})
+}
+
 func FuzzWalk(f *testing.F) {
 	f.Add(tarball(f, regular("var/lib/dpkg/status", statusTwoPackages), symlink("lib", "usr/lib"), regular("usr/.wh.share", "")))
 	f.Add(tarball(f, regular("lib/apk/db/installed", apkInstalled), hardLink("usr/lib/apk/db/installed", "lib/apk/db/installed")))
@@ -359,7 +418,7 @@ func FuzzEntries(f *testing.F) {
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, name1 string, type1 byte, data1, name2 string, type2 byte, data2 string) {
 		w := newWalk(dir)
-		readers, err := newReaders(dir)
+		readers, err := newReaders(dir, w.owned)
 		if err != nil {
 			t.Fatal(err)
 		}

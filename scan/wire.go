@@ -101,6 +101,14 @@ func checkInventory(inv gate.LayerInventory) error {
 			return fmt.Errorf("an os-release at %.80q", p)
 		}
 	}
+	for p, channels := range inv.Channels {
+		if channelReader(p) == nil || len(channels) > maxChannels || !slices.IsSorted(channels) {
+			return fmt.Errorf("channels at %.80q", p)
+		}
+		if slices.ContainsFunc(channels, func(channel string) bool { return len(channel) > maxWireQuote }) {
+			return fmt.Errorf("a channel at %.80q", p)
+		}
+	}
 	if len(inv.Secrets) > maxSecrets {
 		return errors.New("more secrets than are looked for")
 	}

@@ -19,6 +19,7 @@ func whole() gate.LayerInventory {
 	inv.Files = []gate.FileInventory{{Path: "a"}, {Path: "b/c", Packages: packagesTwo}}
 	inv.Whiteouts, inv.Opaque = []string{"w", "x/y"}, []string{"."}
 	inv.OSRelease = map[string]gate.OS{"etc/os-release": {ID: "debian", Version: "12"}}
+	inv.Channels = map[string][]string{"etc/apk/repositories": {"alpine 3.19", "alpine edge"}}
 	inv.Gaps = []gate.Gap{{Kind: gate.GapLimit, Path: "p", Why: "too large"}}
 	return inv
 }
@@ -59,6 +60,11 @@ func TestDecodeInventoryRefuses(t *testing.T) {
 		{"a package of an unknown type", func(inv *gate.LayerInventory) { inv.Files[0].Packages = []gate.Package{{Type: "exe", Name: "a"}} }},
 		{"a package without a name", func(inv *gate.LayerInventory) { inv.Files[0].Packages = []gate.Package{{Type: "npm"}} }},
 		{"an os-release elsewhere", func(inv *gate.LayerInventory) { inv.OSRelease = map[string]gate.OS{"opt/os-release": {}} }},
+		{"channels elsewhere", func(inv *gate.LayerInventory) { inv.Channels = map[string][]string{"opt/repositories": nil} }},
+		{"channels out of order", func(inv *gate.LayerInventory) { inv.Channels["etc/apk/repositories"] = []string{"b", "a"} }},
+		{"a channel too long", func(inv *gate.LayerInventory) {
+			inv.Channels["etc/apk/repositories"] = []string{strings.Repeat("a", maxWireQuote+1)}
+		}},
 		{"a gap of an unknown kind", func(inv *gate.LayerInventory) { inv.Gaps[0].Kind = "harmless" }},
 		{"a gap with much to say", func(inv *gate.LayerInventory) { inv.Gaps[0].Why = strings.Repeat("a", 1<<16) }},
 		{"more gaps than are told", func(inv *gate.LayerInventory) { inv.Gaps = make([]gate.Gap, maxGaps+2) }},

@@ -63,7 +63,7 @@ func (in *instance) putOnRecord(ctx context.Context, a access.Attempt) error {
 	}
 	return in.audit.Record(ctx, audit.Event{
 		Event: "access." + string(a.Event), Caller: a.Caller, Address: a.Address, Action: string(a.Action), Repository: a.Repository,
-		Result: result, Reason: a.Reason, RequestID: proxy.RequestID(ctx),
+		Tag: a.Tag, Digest: a.Digest.String(), Result: result, Reason: a.Reason, RequestID: proxy.RequestID(ctx),
 	})
 }
 

@@ -11,8 +11,9 @@ import (
 	"sync"
 )
 
-// listen opens a listener, with TLS when a certificate is configured.
-func listen(ctx context.Context, c *config, address string, log *slog.Logger) (net.Listener, error) {
+// listen opens a listener, with TLS when a certificate is configured, and asking clients for one that clients vouches for if that is
+// not nil.
+func listen(ctx context.Context, c *config, address string, clients *clientCAFile, log *slog.Logger) (net.Listener, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil || c.Listen.TLS.Cert == "" {
 		return l, err
@@ -22,14 +23,10 @@ func listen(ctx context.Context, c *config, address string, log *slog.Logger) (n
 		return nil, usageError(errors.Join(err, l.Close()))
 	}
 	settings := &tls.Config{GetCertificate: certificate.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
-	if c.Listen.TLS.ClientCA == "" {
-		return tls.NewListener(l, settings), nil
+	if clients != nil {
+		settings = clients.asking(settings)
 	}
-	clients := &clientCAFile{path: c.Listen.TLS.ClientCA, log: log}
-	if _, err := clients.get(); err != nil {
-		return nil, usageError(errors.Join(err, l.Close()))
-	}
-	return tls.NewListener(l, clients.asking(settings)), nil
+	return tls.NewListener(l, settings), nil
 }
 
 // certificateFiles is a certificate that is read again whenever one of its files has changed. It is safe for concurrent use.

@@ -67,11 +67,15 @@ func TestClientCertificates(t *testing.T) {
 	put(c.Listen.TLS.Cert, cert)
 	put(c.Listen.TLS.Key, key)
 	var log bytes.Buffer
-	if _, err := listen(t.Context(), &c, "127.0.0.1:0", slog.New(slog.DiscardHandler)); err == nil {
-		t.Fatal("it listens without the client CAs it was told of")
+	if _, err := openClientCAs(&c, slog.New(slog.DiscardHandler)); err == nil {
+		t.Fatal("it serves without the client CAs it was told of")
 	}
 	put(c.Listen.TLS.ClientCA, caA)
-	l, err := listen(t.Context(), &c, "127.0.0.1:0", slog.New(slog.NewTextHandler(&log, nil)))
+	clients, err := openClientCAs(&c, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := listen(t.Context(), &c, "127.0.0.1:0", clients, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

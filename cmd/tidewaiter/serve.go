@@ -74,12 +74,16 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 	if err := in.openAccess(); err != nil {
 		return err
 	}
-	registryListener, err := listen(ctx, c, c.Listen.Registry, log)
+	clients, err := openClientCAs(c, log)
+	if err != nil {
+		return err
+	}
+	registryListener, err := listen(ctx, c, c.Listen.Registry, clients, log)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = registryListener.Close() }() // closed already by its server, unless that never ran
-	adminListener, err := listen(ctx, c, c.Listen.Admin, log)
+	adminListener, err := listen(ctx, c, c.Listen.Admin, clients, log)
 	if err != nil {
 		return err
 	}
@@ -106,7 +110,7 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 	}
 	running.Go(func() { in.watchAdvisories(ctx) })
 	running.Go(func() { in.fetchAdvisories(ctx) })
-	servers := []*http.Server{newServer(registry, log), newServer(admin, log)}
+	servers := []*http.Server{newServer(clients.guarding(registry), log), newServer(clients.guarding(admin), log)}
 	listeners := []*bounded{newBounded(registryListener, maxConnections, log), newBounded(adminListener, maxAdminConnections, log)}
 	for i, l := range listeners {
 		servers[i].ConnState = l.changed

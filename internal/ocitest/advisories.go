@@ -38,6 +38,8 @@ type Advisory struct {
 	Arches []string
 	// CPEs, in bucket "Red Hat", are the products the row is about: "cpe:/o:redhat:enterprise_linux:9::baseos".
 	CPEs []string
+	// Repositories and Builds, in bucket "Red Hat", are what an image may say it is from that stands for CPEs.
+	Repositories, Builds []string
 	// Vulnerable, Patched and Unaffected are sets of versions, for packages of a language: ">=1.0.0, <1.2.3".
 	Vulnerable, Patched, Unaffected []string
 
@@ -105,7 +107,7 @@ func WriteAdvisories(dir string, updatedAt time.Time, advisories []Advisory) err
 	if err != nil {
 		return fmt.Errorf("creating %s: %w", path, err)
 	}
-	w := advisoryWriter{cpes: map[string]int{}}
+	w := advisoryWriter{cpes: map[string]int{}, channels: map[string]map[string][]int{"repository": {}, "nvr": {}}}
 	err = errors.Join(db.Update(func(tx *bolt.Tx) error {
 		w.tx = tx
 		return w.write(advisories)
@@ -129,6 +131,8 @@ type advisoryWriter struct {
 	tx *bolt.Tx
 	// cpes numbers the products named so far.
 	cpes map[string]int
+	// channels are, by bucket, the products that repositories and builds stand for.
+	channels map[string]map[string][]int
 }
 
 func (w *advisoryWriter) write(advisories []Advisory) error {
@@ -145,6 +149,14 @@ func (w *advisoryWriter) write(advisories []Advisory) error {
 	for cpe, number := range w.cpes {
 		if err := w.put([]string{"Red Hat CPE", "cpe"}, strconv.Itoa(number), cpe); err != nil {
 			return err
+		}
+	}
+	for bucket, channels := range w.channels {
+		for name, numbers := range channels {
+			slices.Sort(numbers)
+			if err := w.put([]string{"Red Hat CPE", bucket}, name, slices.Compact(numbers)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -184,6 +196,12 @@ func (w *advisoryWriter) putRow(a Advisory) error {
 		}
 		entry.Cves = []storedCVE{cve}
 		entry.Affected = w.numbers(a.CPEs)
+		for _, name := range a.Repositories {
+			w.channels["repository"][name] = append(w.channels["repository"][name], entry.Affected...)
+		}
+		for _, name := range a.Builds {
+			w.channels["nvr"][name] = append(w.channels["nvr"][name], entry.Affected...)
+		}
 	}
 	var row storedAdvisory
 	if err := w.get(under, key, &row); err != nil {
