@@ -18,6 +18,9 @@ const (
 	Pushed Kind = "pushed"
 	// Admitted: Descriptor.Digest was judged and may be served, under Tags too.
 	Admitted Kind = "admitted"
+	// Claimed: somebody is about to push Descriptor.Digest under Tag, which must not move once it is there. Unclaimed: they are not.
+	Claimed   Kind = "claimed"
+	Unclaimed Kind = "unclaimed"
 	// TagDeleted: Tag stands for nothing any more. What it stood for is still there.
 	TagDeleted Kind = "tag-deleted"
 	// ManifestDeleted: Descriptor.Digest is gone, and with it every tag that stood for it and serves no other.
@@ -33,7 +36,7 @@ type Event struct {
 	// By is who did it, as they are known here; "tidewaiter" for what follows from what others did.
 	By   string `json:"by"`
 	Kind Kind   `json:"kind"`
-	// Tag is of Pushed and TagDeleted, Tags of Admitted and Forwarded.
+	// Tag is of Pushed, Claimed, Unclaimed and TagDeleted, Tags of Admitted and Forwarded.
 	Tag  string   `json:"tag,omitempty"`
 	Tags []string `json:"tags,omitempty"`
 	// Immutable says of a Pushed that Tag must not move: it does nothing to a tag that stands for another manifest already. It is
@@ -52,6 +55,8 @@ type Event struct {
 	Entries []oci.Digest `json:"entries,omitempty"`
 	// Revision is of Forwarded: what [Repositories.Attachments] was.
 	Revision string `json:"revision,omitempty"`
+	// Claim names a claim: that of Claimed and Unclaimed, and the one that ends with a Pushed.
+	Claim string `json:"claim,omitempty"`
 }
 
 // What an event takes in memory, roughly: by itself, with the manifest and tag it may make, and for each digest, tag and annotation in it.
@@ -92,6 +97,13 @@ func (e Event) Check() error {
 	case Pushed, Admitted, ManifestDeleted, Forwarded:
 		if _, err := oci.ParseDigest(e.Descriptor.Digest.String()); err != nil {
 			return err
+		}
+	case Claimed, Unclaimed:
+		if _, err := oci.ParseDigest(e.Descriptor.Digest.String()); err != nil {
+			return err
+		}
+		if e.Tag == "" || e.Claim == "" {
+			return oci.ErrTagInvalid
 		}
 	case TagDeleted:
 		if e.Tag == "" {

@@ -35,7 +35,7 @@ type Stored struct {
 //
 // Errors, each an oci.Error: NAME_UNKNOWN when repo is not hosted here; TAG_INVALID; MANIFEST_INVALID; DIGEST_INVALID when content has
 // another digest than it is pushed by; MANIFEST_BLOB_UNKNOWN when blobs or children are not in repo, listed in the detail; DENIED when
-// the tag must not move, or the repository is full.
+// the tag must not move, or the repository is full; UNAVAILABLE when another replica is pushing the tag.
 func (r *Repositories) Put(ctx context.Context, repo oci.Repository, ref Reference, content oci.Content, by string) (Stored, error) {
 	rule, err := r.rule(repo)
 	if err != nil {
@@ -79,7 +79,9 @@ func (r *Repositories) put(ctx context.Context, rp *repository, rule Rule, conte
 	e.Immutable = e.Tag != "" && rule.fixes(e.Tag)
 	var refusal error
 	var parts []part
+	tagged := false
 	rp.view(func(s *state) {
+		_, tagged = s.tags[e.Tag]
 		if refusal = r.refusal(s, e, children); refusal == nil && isEvidence {
 			parts = s.lackingIn(e)
 		}
@@ -89,6 +91,9 @@ func (r *Repositories) put(ctx context.Context, rp *repository, rule Rule, conte
 	}
 	if len(parts) > 0 {
 		return r.putPart(ctx, rp, content, parts, e)
+	}
+	if e.Immutable && !tagged {
+		return r.putFixed(ctx, rp, content, e)
 	}
 	if err := r.store(ctx, rp, content, e); err != nil {
 		return err

@@ -58,6 +58,8 @@ type repository struct {
 	events   []Recorded      // guarded by mu; sorted by name, those that are not believed left out
 	bytes    int             // guarded by mu; what events take in memory, also those that are not believed
 	state    *state          // guarded by mu; what events add up to
+	// claimed are when claims were first seen, by this process's clock: those of others may differ. Guarded by mu.
+	claimed map[string]time.Time
 	// tried are evidence tags and what they stood for when they could not be united. Guarded by mu.
 	tried map[string]oci.Digest
 }
@@ -73,7 +75,7 @@ func (r *Repositories) open(repo oci.Repository) (*repository, error) {
 	if !ok {
 		rp = &repository{
 			name: repo, changing: make(chan struct{}, 1), listing: make(chan struct{}, 1),
-			known: map[string]bool{}, state: newState(), tried: map[string]oci.Digest{},
+			known: map[string]bool{}, state: newState(), tried: map[string]oci.Digest{}, claimed: map[string]time.Time{},
 		}
 		r.repositories[repo] = rp
 	}
@@ -213,6 +215,7 @@ func (r *Repositories) add(rp *repository, events ...Recorded) {
 		if e.Event.Kind == "" { // not believed
 			continue
 		}
+		rp.noteClaim(e.Event, r.o.Now())
 		at, _ := slices.BinarySearchFunc(rp.events, e, byName)
 		inOrder = inOrder && at == len(rp.events)
 		rp.events = slices.Insert(rp.events, at, e)

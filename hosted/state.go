@@ -20,6 +20,8 @@ type state struct {
 	manifests map[oci.Digest]*manifest
 	gone      map[oci.Digest]bool
 	tags      map[string]*tag
+	// claims are those on tags, by the name of the claim.
+	claims map[string]Event
 	// bySubject and byChild are the manifests that refer to a digest or, as an index, list it.
 	bySubject, byChild map[oci.Digest][]*manifest
 	// turns counts what came to hang on a digest or went away again.
@@ -70,7 +72,7 @@ type tag struct {
 
 func newState() *state {
 	return &state{
-		manifests: map[oci.Digest]*manifest{}, gone: map[oci.Digest]bool{}, tags: map[string]*tag{},
+		manifests: map[oci.Digest]*manifest{}, gone: map[oci.Digest]bool{}, tags: map[string]*tag{}, claims: map[string]Event{},
 		bySubject: map[oci.Digest][]*manifest{}, byChild: map[oci.Digest][]*manifest{}, turns: map[oci.Digest]int{},
 		revisions: map[oci.Digest]string{},
 	}
@@ -93,6 +95,7 @@ func (s *state) apply(e Event) {
 	m := s.manifests[e.Descriptor.Digest]
 	switch e.Kind {
 	case Pushed:
+		delete(s.claims, e.Claim)
 		s.push(e)
 	case Admitted:
 		if m != nil {
@@ -105,6 +108,10 @@ func (s *state) apply(e Event) {
 		if m != nil {
 			s.forward(m, e)
 		}
+	case Claimed:
+		s.claims[e.Claim] = e
+	case Unclaimed:
+		delete(s.claims, e.Claim)
 	case TagDeleted:
 		s.untag(e.Tag)
 	case ManifestDeleted:

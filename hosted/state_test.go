@@ -22,7 +22,7 @@ func randomEvents(rng *rand.Rand, n int) []Recorded {
 		d := digestOf(rng.IntN(8))
 		e := Event{At: epoch.Add(time.Duration(i) * time.Second), By: "user:ci", Descriptor: oci.Descriptor{Digest: d}}
 		tag := tags[rng.IntN(len(tags))]
-		switch rng.IntN(9) {
+		switch rng.IntN(11) {
 		case 0:
 			e.Kind, e.Tag, e.Descriptor = TagDeleted, tag, oci.Descriptor{}
 		case 1:
@@ -31,6 +31,8 @@ func randomEvents(rng *rand.Rand, n int) []Recorded {
 			e.Kind, e.Tags = Admitted, []string{tag}
 		case 4:
 			e.Kind, e.Tags, e.Revision = Forwarded, []string{tag}, "r"
+		case 5, 6:
+			e.Kind, e.Tag, e.Claim = []Kind{Claimed, Unclaimed}[rng.IntN(2)], tag, fmt.Sprint(rng.IntN(3))
 		default:
 			e.Kind, e.Descriptor = Pushed, oci.Descriptor{Digest: d, MediaType: oci.MediaTypeImage, Size: 1}
 			if rng.IntN(2) == 0 {
@@ -63,7 +65,7 @@ func describe(e *Event, d oci.Digest) {
 
 // summary is everything that can be asked of a state.
 func summary(s *state) map[string]string {
-	all := map[string]string{"order": fmt.Sprint(s.order), "unforwarded": fmt.Sprint(s.unforwarded(web, "elsewhere", 100))}
+	all := map[string]string{"order": fmt.Sprint(s.order), "claims": fmt.Sprint(s.claims), "unforwarded": fmt.Sprint(s.unforwarded(web, "elsewhere", 100))}
 	for name, t := range s.tags {
 		served := oci.Digest("")
 		if t.served != nil {
@@ -91,8 +93,8 @@ func TestStateFollowsFromTheEventsAlone(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		events := randomEvents(rng, 60)
 		want := summary(fold(events))
-		r := &Repositories{limits: production}
-		rp := &repository{known: map[string]bool{}, state: newState()}
+		r := &Repositories{limits: production, o: Options{Now: time.Now}}
+		rp := &repository{known: map[string]bool{}, state: newState(), claimed: map[string]time.Time{}}
 		shuffled := slices.Clone(events)
 		if seed%2 == 0 { // as they come to one process, or else as two take turns
 			rng.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
