@@ -214,6 +214,19 @@ func TestVEX(t *testing.T) {
 	}
 }
 
+// A refusal that a statement could still excuse is not remembered for long.
+func TestRefusalsThatCanBeExcused(t *testing.T) {
+	p, e := strict(t), clean()
+	e.Findings = []gate.Finding{log4j}
+	if v := gate.Decide(&gate.PolicySet{Policies: []gate.Policy{p}}, e, noon); !v.Until.Equal(noon.Add(24 * time.Hour)) {
+		t.Errorf("nobody could excuse it: got until %s", v.Until)
+	}
+	p.VEX = []string{"security"}
+	if v := gate.Decide(&gate.PolicySet{Policies: []gate.Policy{p}}, e, noon); !v.Until.Equal(noon.Add(15 * time.Minute)) {
+		t.Errorf("got until %s", v.Until)
+	}
+}
+
 // Laws of attestations and VEX, over random evidence.
 func TestLawsOfStatements(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 7))
@@ -304,8 +317,14 @@ func TestConditionsAreAsked(t *testing.T) {
 
 // A child leans on the signature, the attestations and the VEX of an admitted index that lists it, unless every child is asked for its own.
 func TestChildrenLeanOnTheirIndex(t *testing.T) {
+	t.Run("on what covers it", func(t *testing.T) { leanOnIndex(t, false) })
+	t.Run("every child needs its own where that is asked", func(t *testing.T) { leanOnIndex(t, true) })
+}
+
+func leanOnIndex(t *testing.T, everyChild bool) {
 	w := newWorld(t)
 	p := &w.set.Policies[0]
+	p.Signatures.EveryChild = everyChild
 	p.Attestations = []gate.AttestationRule{{PredicateTypes: []string{sbom}, AnyOf: []string{"ci"}, Conditions: []gate.Condition{says(`{}`)}}}
 	p.VEX = []string{"security"}
 	layer := w.blob(gzipLayer, "layer")
@@ -325,6 +344,12 @@ func TestChildrenLeanOnTheirIndex(t *testing.T) {
 		t.Fatalf("the index: %s, %q, %v", v.Decision, v.Summary(), err)
 	}
 	v, err := g.Judge(t.Context(), child)
+	if everyChild {
+		if err != nil || v.Allowed() {
+			t.Errorf("a child without its own: %s, %v", v.Decision, err)
+		}
+		return
+	}
 	if err != nil || !v.Allowed() || len(v.Waived) != 1 || v.Attestations[0].By.Inherited != index.Digest {
 		t.Errorf("a child: %s, %q, waived %v, %v", v.Decision, v.Summary(), v.Waived, err)
 	}
@@ -335,12 +360,6 @@ func TestChildrenLeanOnTheirIndex(t *testing.T) {
 		}
 		if v, err := g.Judge(t.Context(), extra); err != nil || v.Allowed() {
 			t.Errorf("the platform: %s, %v", v.Decision, err)
-		}
-	})
-	t.Run("every child needs its own where that is asked", func(t *testing.T) {
-		p.Signatures.EveryChild, w.set.Revision = true, "p2"
-		if v, err := g.Judge(t.Context(), child); err != nil || v.Allowed() {
-			t.Errorf("got %s, %v", v.Decision, err)
 		}
 	})
 }

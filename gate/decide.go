@@ -19,6 +19,10 @@ const verdictLifetime = 24 * time.Hour
 // unsignedLifetime is how long a refusal for want of a signature or attestation counts: they arrive after the image they are about.
 const unsignedLifetime = time.Minute
 
+// unexcusedLifetime is how long a refusal for a finding counts where statements of VEX could excuse it: those are written when somebody
+// has looked, long after the image, so it need not be looked for them as often as for a signature.
+const unexcusedLifetime = 15 * time.Minute
+
 // Decide returns the verdict on e by the policies of set at the time now. It is pure: equal arguments give equal verdicts. Adding
 // a finding or a gap, or taking away a signature or attestation, never turns a denial into an admission, and the order of what is in e does not
 // matter. Layers that are asked for and have not been looked into deny, and no waiver or mode changes that.
@@ -67,6 +71,9 @@ func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 		v.Decision = Allow
 	default:
 		v.Reasons = reasons
+	}
+	if len(p.VEX) > 0 && slices.ContainsFunc(v.Reasons, func(r Reason) bool { return r.Rule == RuleVulnerabilities }) {
+		v.lapseAt(now.Add(unexcusedLifetime))
 	}
 	unsigned := func(r Reason) bool { return r.Rule == RuleSignatures || r.Rule == RuleAttestations }
 	if slices.ContainsFunc(slices.Concat(v.Reasons, v.Warnings), unsigned) {

@@ -83,7 +83,7 @@ func openFiles(t *testing.T, dir string) (*Files, records) {
 		"policy.yaml": policyNamed("first"), "trust.yaml": keyTrust, "key.pub": string(pkix(t, ed25519Key(1))),
 	})
 	log := make(records, 1000)
-	files, err := Open(t.Context(), []string{filepath.Join(dir, "policy.yaml")}, []string{filepath.Join(dir, "trust.yaml")}, atTestNow, log.logger())
+	files, err := Open(t.Context(), []string{filepath.Join(dir, "policy.yaml")}, []string{filepath.Join(dir, "trust.yaml")}, atTestNow, nil, log.logger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func openFiles(t *testing.T, dir string) (*Files, records) {
 func TestOpen(t *testing.T) {
 	var _ gate.Policies = (*Files)(nil)
 	t.Run("has the shipped policy and no roots without files", func(t *testing.T) {
-		files, err := Open(t.Context(), nil, nil, atTestNow, make(records, 10).logger())
+		files, err := Open(t.Context(), nil, nil, atTestNow, nil, make(records, 10).logger())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,7 +120,7 @@ func TestOpen(t *testing.T) {
 			"p.yaml": `policies: [{name: lax, match: {repositories: ["**"]}, image: {deny_foreign_layers: false}}]`,
 		})
 		log := make(records, 10)
-		if _, err := Open(t.Context(), []string{filepath.Join(dir, "p.yaml")}, nil, atTestNow, log.logger()); err != nil {
+		if _, err := Open(t.Context(), []string{filepath.Join(dir, "p.yaml")}, nil, atTestNow, nil, log.logger()); err != nil {
 			t.Fatal(err)
 		}
 		if line := log.await(t, "unsafe policy"); !strings.Contains(line, "level=WARN") || !strings.Contains(line, "policy=lax") {
@@ -129,7 +129,7 @@ func TestOpen(t *testing.T) {
 	})
 	t.Run("tells problems of policies and roots at once", func(t *testing.T) {
 		dir := writeFiles(t, t.TempDir(), map[string]string{"p.yaml": "policies: 1", "t.yaml": "authorities: 2"})
-		files, err := Open(t.Context(), []string{filepath.Join(dir, "p.yaml")}, []string{filepath.Join(dir, "t.yaml")}, atTestNow, make(records, 10).logger())
+		files, err := Open(t.Context(), []string{filepath.Join(dir, "p.yaml")}, []string{filepath.Join(dir, "t.yaml")}, atTestNow, nil, make(records, 10).logger())
 		want := dir + "/p.yaml:1:11: policies: want a list, got a number\n" + dir + "/t.yaml:1:14: authorities: want a list, got a number\n"
 		if diff := cmp.Diff(want, problemsOf(t, err)); diff != "" || files != nil {
 			t.Errorf("got files %v, -want +got:\n%s", files, diff)
@@ -137,14 +137,33 @@ func TestOpen(t *testing.T) {
 	})
 	t.Run("refuses a policy that asks for an authority no trust file names", func(t *testing.T) {
 		dir := writeFiles(t, t.TempDir(), map[string]string{"p.yaml": policyNamed("p")})
-		_, err := Open(t.Context(), []string{filepath.Join(dir, "p.yaml")}, nil, atTestNow, make(records, 10).logger())
+		_, err := Open(t.Context(), []string{filepath.Join(dir, "p.yaml")}, nil, atTestNow, nil, make(records, 10).logger())
 		if got := problemsOf(t, err); !strings.Contains(got, `/p.yaml:1: policy "p" asks for the word of "key"`) {
 			t.Errorf("got %s", got)
 		}
 	})
+	t.Run("keeps the roots in force when others cannot be used", func(t *testing.T) {
+		dir := writeFiles(t, t.TempDir(), map[string]string{"t.yaml": keyTrust, "key.pub": string(pkix(t, ed25519Key(1)))})
+		broken := errors.New("not like this")
+		usable := func(roots *gate.TrustRoots) error {
+			if len(roots.Authorities) == 0 {
+				return broken
+			}
+			return nil
+		}
+		files, err := Open(t.Context(), nil, []string{filepath.Join(dir, "t.yaml")}, atTestNow, usable, make(records, 10).logger())
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := files.Roots()
+		writeFiles(t, dir, map[string]string{"t.yaml": "authorities: []"})
+		if err := files.Reload(t.Context()); !errors.Is(err, broken) || files.Roots() != before {
+			t.Errorf("got %v, and other roots: %v", err, files.Roots() != before)
+		}
+	})
 	t.Run("tells both a file that is not there and problems of another", func(t *testing.T) {
 		dir := writeFiles(t, t.TempDir(), map[string]string{"t.yaml": "authorities: 2"})
-		_, err := Open(t.Context(), []string{filepath.Join(dir, "absent")}, []string{filepath.Join(dir, "t.yaml")}, atTestNow, make(records, 10).logger())
+		_, err := Open(t.Context(), []string{filepath.Join(dir, "absent")}, []string{filepath.Join(dir, "t.yaml")}, atTestNow, nil, make(records, 10).logger())
 		if _, ok := errors.AsType[*Problems](err); !ok || !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("got %v", err)
 		}
@@ -218,7 +237,7 @@ func TestReload(t *testing.T) {
 		dir := writeFiles(t, t.TempDir(), map[string]string{"p.yaml": policyNamed("p") + "\nwaiver_max: 24h"})
 		writeFiles(t, dir, map[string]string{"t.yaml": keyTrust, "key.pub": string(pkix(t, ed25519Key(1)))})
 		files, err := Open(t.Context(), []string{filepath.Join(dir, "p.yaml")}, []string{filepath.Join(dir, "t.yaml")},
-			func() time.Time { return now }, make(records, 10).logger())
+			func() time.Time { return now }, nil, make(records, 10).logger())
 		if err != nil {
 			t.Fatal(err)
 		}

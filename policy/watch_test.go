@@ -155,7 +155,7 @@ func TestWatchFollowsLinks(t *testing.T) {
 	turn(t, "map", filepath.Join(dir, "mounted"))
 	log := make(records, 1000)
 	files, err := Open(t.Context(), []string{filepath.Join(dir, "mounted", "policy.yaml")}, []string{filepath.Join(dir, "map", "trust.yaml")},
-		atTestNow, log.logger())
+		atTestNow, nil, log.logger())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"math"
+	"runtime/debug"
 	"strings"
 
 	cpb "github.com/google/osv-scalibr/binary/proto/config_go_proto"
@@ -138,11 +139,18 @@ func (r *readers) namesFor(p string, kind database) []string {
 	return names
 }
 
+// largeBufferBytes is from where on a buffer that is too small is given back before there is a larger one.
+const largeBufferBytes = 16 << 20
+
 // load returns the size bytes of a file that begins with head and goes on with rest. They are valid until the next load: one
 // buffer serves all files, or garbage of large ones would pile up faster than it is collected.
 func (r *readers) load(head []byte, size int64, rest io.Reader) ([]byte, error) {
-	if int64(cap(r.buf)) < size {
-		r.buf = make([]byte, max(size, min(2*int64(cap(r.buf)), maxFileBytes)))
+	if have := int64(cap(r.buf)); have < size {
+		if have > largeBufferBytes { // or both would be in memory, the old one for nothing
+			r.buf = nil
+			debug.FreeOSMemory()
+		}
+		r.buf = make([]byte, max(size, min(2*have, maxFileBytes)))
 	}
 	data := r.buf[:size]
 	n := copy(data, head)

@@ -235,8 +235,14 @@ var (
 	gemFile     = regexp.MustCompile(`^(.+?)-(\d[0-9A-Za-z.]*)(?:-[a-z].*)?\.gemspec$`)
 )
 
+// maxGemspecBytes bounds a specification, which patterns are tried on: those that list ten thousand files have one of it.
+const maxGemspecBytes = 4 << 20
+
 // readGem returns the gem a specification is of. Where somebody wrote it by hand, its file's name tells.
 func readGem(_ context.Context, f file) ([]gate.Package, error) {
+	if len(f.data) > maxGemspecBytes {
+		return nil, overLimit("a specification of %d bytes", len(f.data))
+	}
 	pkg := gate.Package{Type: "gem"}
 	if parts := gemFile.FindStringSubmatch(path.Base(f.path)); parts != nil {
 		pkg.Name, pkg.Version = parts[1], parts[2]
@@ -264,7 +270,7 @@ func licensedPython(r reader) reader {
 	read := r.read
 	r.read = func(ctx context.Context, f file) ([]gate.Package, error) {
 		packages, err := read(ctx, f)
-		if len(packages) == 1 && len(packages[0].Licenses) == 0 {
+		if len(packages) == 1 && !bytes.HasPrefix(f.data, []byte(zipMagic)) {
 			if license := pythonLicense(f.data); license != "" {
 				packages[0].Licenses = []string{license}
 			}
@@ -278,8 +284,8 @@ func licensedPython(r reader) reader {
 // into its field has named no license.
 func pythonLicense(data []byte) string {
 	license := ""
-	for line := range strings.Lines(string(data)) {
-		line = strings.TrimRight(line, "\r\n")
+	for raw := range bytes.Lines(data[:min(len(data), maxHeaderBytes)]) {
+		line := string(bytes.TrimRight(raw, "\r\n"))
 		if line == "" {
 			break
 		}
@@ -296,6 +302,12 @@ func pythonLicense(data []byte) string {
 	}
 	return license
 }
+
+// zipMagic is what archives begin with.
+const zipMagic = "PK\x03\x04"
+
+// maxHeaderBytes bounds the headers searched for a license, which stands in the first lines of them.
+const maxHeaderBytes = 1 << 20
 
 // maxLicenseBytes is far above the longest name of a license; what is longer is its text.
 const maxLicenseBytes = 128

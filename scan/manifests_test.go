@@ -134,6 +134,17 @@ func TestMalformedManifestsAreGaps(t *testing.T) {
 	}
 }
 
+func TestLargeManifests(t *testing.T) {
+	gem := readTar(t, regular("specifications/a-1.gemspec", rackSpecification+strings.Repeat("#\n", maxGemspecBytes/2)))
+	if diff := cmp.Diff([]gate.GapKind{gate.GapLimit}, gapKinds(gem.Gaps)); diff != "" {
+		t.Errorf("gaps of a gemspec (-want +got):\n%s", diff)
+	}
+	wheel := readTar(t, regular("a.dist-info/METADATA", "Name: a\nVersion: 1\n"+strings.Repeat("Requires-Dist: tidewaiter\n", maxHeaderBytes/20)+"License: MIT\n"))
+	if len(wheel.Gaps) > 0 || len(wheel.Files) != 1 || len(wheel.Files[0].Packages) != 1 || wheel.Files[0].Packages[0].Licenses != nil {
+		t.Errorf("a wheel with a late license: %v, gaps %v", wheel.Files, wheel.Gaps)
+	}
+}
+
 func TestGemspecsInGemsAreNotInstalledOnes(t *testing.T) {
 	got := readTar(t, regular("usr/local/bundle/gems/rack-2.2.6/rack.gemspec", "Gem::Specification.new do |s|\n s.version = Rack::VERSION\nend\n"))
 	if len(got.Files) > 0 || len(got.Gaps) > 0 {

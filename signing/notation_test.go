@@ -142,9 +142,7 @@ func TestNotationTimestamps(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNotaryBench(t)
-			for _, der := range n.sigstore.TSAChain()[1:] {
-				n.trust.TSARoots = append(n.trust.TSARoots, der)
-			}
+			n.trust.TSARoots = n.sigstore.TSAChain()[1:]
 			if tc.strange {
 				n.sigstore = newSigstore(t)
 			}

@@ -392,3 +392,32 @@ func TestUnusableDigest(t *testing.T) {
 		t.Errorf("got %v after %v, want ErrDigestInvalid", err, b.reads)
 	}
 }
+
+// One verifier serves many images at once, in every way of signing.
+func TestVerifierIsShared(t *testing.T) {
+	k := newKeylessBench(t, nil)
+	n := newNotaryBench(t)
+	n.registry, n.repo, n.digest = k.registry, k.repo, k.digest
+	k.bundle(t, k.goodSignature(t).bundle(t))
+	k.legacy(t, k.goodLayer(t))
+	n.notarize(t, jws, n.notarizing(jws).sign(t))
+	k.bundle(t, signedBundle(t, k.release, saying(sbomType, "{}", k.digest)))
+	k.roots = &gate.TrustRoots{Authorities: append(k.roots.Authorities, gate.Authority{Name: "corp", Notation: &n.trust})}
+	v, err := signing.New(k.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wanted := sboms("release")
+	wanted.Signatures, wanted.MediaType, wanted.SizeBytes = []string{"actions", "release", "corp"}, oci.MediaTypeImage, imageBytes
+	var running sync.WaitGroup
+	for range 16 {
+		running.Go(func() {
+			for range 4 {
+				if got, err := v.Verify(t.Context(), k.candidate(), wanted); err != nil || len(got.Signatures) != 3 || len(got.Attestations) != 1 {
+					t.Errorf("got %v, %v", got, err)
+				}
+			}
+		})
+	}
+	running.Wait()
+}

@@ -345,7 +345,7 @@ func parseCSAF(predicate []byte, s subject) ([]gate.VEX, error) {
 		}
 		for status, ids := range v.Status {
 			x := gate.VEX{Vulnerabilities: named(names...), Status: csafStatuses[status], Why: plain(strings.Join(labels, ", ")), At: doc.Document.Tracking.Current.UTC()}
-			about := false
+			var about bool
 			if x.Packages, about = s.products(pick(products, ids)); about && x.Status != "" && len(ids) > 0 && len(x.Vulnerabilities) > 0 {
 				all = append(all, x)
 			}

@@ -149,13 +149,20 @@ func checked(c *config, problems []error) (*config, error) {
 	return c, nil
 }
 
-// readConfig reads file and, if it counts, the environment. The config is nil when there is nothing in it to be checked further.
-func readConfig(file string, environment bool) (*config, []error) {
+// environment returns a variable that others have named, and that is no key of the configuration; empty for none.
+func environment(name string) string {
+	v := viper.New()
+	_ = v.BindEnv(name, name) // it fails for want of a name alone
+	return v.GetString(name)
+}
+
+// readConfig reads file and, if overridden, the environment. The config is nil when there is nothing in it to be checked further.
+func readConfig(file string, overridden bool) (*config, []error) {
 	v := viper.New()
 	for key, value := range defaults() {
 		v.SetDefault(key, value)
 	}
-	if environment {
+	if overridden {
 		v.SetEnvPrefix("TIDEWAITER")
 		v.SetEnvKeyReplacer(strings.NewReplacer(".", "_"))
 		v.AutomaticEnv()

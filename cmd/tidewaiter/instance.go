@@ -78,7 +78,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 	}()
 
 	// What is decided by.
-	if in.policies, err = policy.Open(ctx, c.PolicyFiles, c.TrustFiles, time.Now, log); err != nil {
+	if in.policies, err = policy.Open(ctx, c.PolicyFiles, c.TrustFiles, time.Now, signing.CheckRoots, log); err != nil {
 		return nil, usageError(err)
 	}
 	if in.advisories, err = openAdvisories(ctx, c, log); errors.Is(err, fs.ErrNotExist) {
@@ -135,7 +135,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 	aliases, revision := in.signerAliases()
 	verifier, err := signing.New(signing.Options{
 		Registry: in.contents(), Roots: in.policies.Roots, SignaturesIn: in.upstreams.SignaturesIn, ReferenceAliases: aliases, Revision: revision,
-		KeyService: kms.Client{Env: os.Getenv}.PublicKey,
+		KeyService: kms.Client{Env: environment}.PublicKey,
 	})
 	if err != nil {
 		return nil, err

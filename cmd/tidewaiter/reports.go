@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/viper"
 
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/oci"
@@ -88,11 +87,7 @@ func (in *instance) newReport(reference string, at time.Time) (report.Report, er
 	if err != nil {
 		return report.Report{}, usageError(err)
 	}
-	environment := viper.New()
-	if err := environment.BindEnv("epoch", "SOURCE_DATE_EPOCH"); err != nil {
-		return report.Report{}, err
-	}
-	if epoch := environment.GetString("epoch"); epoch != "" {
+	if epoch := environment("SOURCE_DATE_EPOCH"); epoch != "" {
 		seconds, err := strconv.ParseInt(epoch, 10, 64)
 		if err != nil {
 			return report.Report{}, usageError(fmt.Errorf("SOURCE_DATE_EPOCH %.40q is not a number of seconds", epoch))

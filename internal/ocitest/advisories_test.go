@@ -2,6 +2,7 @@ package ocitest_test
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -40,8 +41,8 @@ var same = []ocitest.Advisory{
 	{Bucket: "rubygems::Ruby Advisory Database", Package: "rack", ID: "CVE-2022-44571", Source: "ruby-advisory-db", Patched: []string{"~> 2.0.9, >= 2.0.9.2"}, Unaffected: []string{"< 2.0.0"}},
 	{Bucket: "rocky 9", Package: "openssl", ID: "CVE-2023-0286", Source: "rocky", Fixed: "1:3.0.1-47.el9_1", Arches: []string{"x86_64"}},
 	{Bucket: "rocky 9", Package: "openssl", ID: "CVE-2023-0286", Source: "rocky", Fixed: "1:3.0.1-48.el9_1", Arches: []string{"aarch64"}},
-	{Bucket: "Red Hat", Package: "openssl", ID: "CVE-2023-0286", Erratum: "RHSA-2023:0946", Source: "redhat-csaf-vex", RowSeverity: "high", Fixed: "1:3.0.1-47.el9_1", CPEs: []string{baseOS, appStream}},
-	{Bucket: "Red Hat", Package: "openssl", ID: "CVE-2024-41996", Source: "redhat-csaf-vex", RowSeverity: "low", Status: 2, CPEs: []string{baseOS}},
+	{Bucket: "Red Hat", Package: "openssl", ID: "CVE-2023-0286", Erratum: "RHSA-2023:0946", Source: "redhat-csaf-vex", RowSeverity: "high", Fixed: "1:3.0.1-47.el9_1", CPEs: []string{baseOS, appStream}, Builds: []string{"ubi9-container-9.4-1-x86_64"}},
+	{Bucket: "Red Hat", Package: "openssl", ID: "CVE-2024-41996", Source: "redhat-csaf-vex", RowSeverity: "low", Status: 2, CPEs: []string{baseOS}, Repositories: []string{"rhel-9-for-x86_64-baseos-rpms"}},
 }
 
 // writeWithTrivyDB tells the same facts to trivy-db's own writer.
@@ -84,6 +85,12 @@ func writeWithTrivyDB(t *testing.T, dir string) {
 				return err
 			}
 		}
+		err := errors.Join(
+			dbc.PutRedHatRepositories(tx, "rhel-9-for-x86_64-baseos-rpms", []int{0}), dbc.PutRedHatNVRs(tx, "ubi9-container-9.4-1-x86_64", []int{0, 1}),
+		)
+		if err != nil {
+			return err
+		}
 		for i, cpe := range []string{baseOS, appStream} {
 			if err := dbc.PutRedHatCPEs(tx, i, cpe); err != nil {
 				return err
@@ -118,6 +125,8 @@ type told struct {
 	Rocky    types.Advisories
 	Lodash   types.Vulnerability
 	CPEs     []string
+	// OfRepository and OfBuild are the products of one each.
+	OfRepository, OfBuild []int
 }
 
 func readWithTrivyDB(t *testing.T, dir string) told {
@@ -161,6 +170,10 @@ func readWithTrivyDB(t *testing.T, dir string) told {
 		check(json.Unmarshal(v.Content, &row))
 		read.RedHat[id] = row
 	}
+	read.OfRepository, err = dbc.RedHatRepoToCPEs("rhel-9-for-x86_64-baseos-rpms")
+	check(err)
+	read.OfBuild, err = dbc.RedHatNVRToCPEs("ubi9-container-9.4-1-x86_64")
+	check(err)
 	check(dbc.Connection().View(func(tx *bolt.Tx) error {
 		return tx.Bucket([]byte("Red Hat CPE")).Bucket([]byte("cpe")).ForEach(func(k, v []byte) error {
 			read.CPEs = append(read.CPEs, string(k)+"="+string(v))
@@ -177,7 +190,7 @@ func TestWriteAdvisoriesIsReadByTrivyDBAsItsOwn(t *testing.T) {
 	}
 	writeWithTrivyDB(t, theirs)
 	got, want := readWithTrivyDB(t, ours), readWithTrivyDB(t, theirs)
-	if len(want.RedHat) != 2 || len(want.Rocky.Entries) != 2 || want.Lodash.Title == "" {
+	if len(want.RedHat) != 2 || len(want.OfBuild) != 2 || len(want.Rocky.Entries) != 2 || want.Lodash.Title == "" {
 		t.Fatalf("the comparison is hollow: %+v", want)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

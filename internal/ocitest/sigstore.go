@@ -292,4 +292,3 @@ func (e LogEntry) Annotated() string {
 func (s *Sigstore) Timestamp(message []byte, at time.Time) ([]byte, error) {
 	return timestamp(message, at, s.tsaCert, s.tsa)
 }
-
