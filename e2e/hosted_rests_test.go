@@ -61,6 +61,11 @@ func TestAVerdictDoesNotOutliveWhatItRestsOn(t *testing.T) {
 			signature := bundle(t, source, image)
 			return func() { remove(signature) }
 		},
+		"a signature whose blob goes": func(t *testing.T, source string, image oci.Digest) func() {
+			signature := oci.Digest(bundle(t, source, image))
+			blob := s.parsed(t, source, signature).Layers[0].Digest
+			return func() { ci.must(202, "DELETE", "/v2/apps/web/blobs/"+blob.String(), nil) }
+		},
 		"a signature under a tag, which goes": func(t *testing.T, source string, image oci.Digest) func() {
 			tag, _ := legacy(t, source, image)
 			return func() { remove(tag) }

@@ -25,6 +25,8 @@ const (
 	TagDeleted Kind = "tag-deleted"
 	// ManifestDeleted: Descriptor.Digest is gone, and with it every tag that stood for it and serves no other.
 	ManifestDeleted Kind = "manifest-deleted"
+	// BlobDeleted: the blob Descriptor.Digest was taken out of the repository. What hangs on a manifest may have held it.
+	BlobDeleted Kind = "blob-deleted"
 	// Forwarded: Descriptor.Digest, with Tags and what hung on it at Revision, has arrived where it is forwarded to.
 	Forwarded Kind = "forwarded"
 )
@@ -94,7 +96,7 @@ type Journal interface {
 // Check refuses an event that does not say what its kind needs. Errors: oci.ErrDigestInvalid, oci.ErrTagInvalid, errKind.
 func (e Event) Check() error {
 	switch e.Kind {
-	case Pushed, Admitted, ManifestDeleted, Forwarded:
+	case Pushed, Admitted, ManifestDeleted, BlobDeleted, Forwarded:
 		if _, err := oci.ParseDigest(e.Descriptor.Digest.String()); err != nil {
 			return err
 		}

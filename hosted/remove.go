@@ -71,6 +71,18 @@ func (r *Repositories) DeleteManifest(ctx context.Context, repo oci.Repository, 
 	})
 }
 
+// BlobDeleted notes that a blob was taken out of repo. It may have been part of a signature, so that whatever hangs on manifests there
+// counts as changed.
+func (r *Repositories) BlobDeleted(ctx context.Context, repo oci.Repository, d oci.Digest) error {
+	return r.change(ctx, repo, func(rp *repository) error {
+		e := Event{By: itself, Kind: BlobDeleted, Descriptor: oci.Descriptor{Digest: d}}
+		if err := r.record(ctx, rp, e); err != nil {
+			return fmt.Errorf("noting that %s was deleted from %s: %w", d, repo, err)
+		}
+		return nil
+	})
+}
+
 // remove records that a manifest is gone, then removes its bytes: dying between leaves some that nobody can be served.
 func (r *Repositories) remove(ctx context.Context, rp *repository, d oci.Digest, by string) error {
 	e := Event{By: by, Kind: ManifestDeleted, Descriptor: oci.Descriptor{Digest: d}}

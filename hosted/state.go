@@ -26,6 +26,8 @@ type state struct {
 	bySubject, byChild map[oci.Digest][]*manifest
 	// turns counts what came to hang on a digest or went away again.
 	turns map[oci.Digest]int
+	// blobsDeleted counts the blobs that were taken out of the repository.
+	blobsDeleted int
 
 	memo      sync.Mutex
 	revisions map[oci.Digest]string // guarded by memo; what attachments has returned, until the next event
@@ -114,6 +116,8 @@ func (s *state) apply(e Event) {
 		delete(s.claims, e.Claim)
 	case TagDeleted:
 		s.untag(e.Tag)
+	case BlobDeleted:
+		s.blobsDeleted++
 	case ManifestDeleted:
 		if m != nil {
 			s.remove(m)
@@ -342,7 +346,7 @@ func (s *state) revise(d oci.Digest) string {
 	}
 	slices.SortFunc(terms, cmp.Compare)
 	h := sha256.New()
-	_, _ = fmt.Fprintf(h, "%d,", s.turns[d])
+	_, _ = fmt.Fprintf(h, "%d,%d,", s.turns[d], s.blobsDeleted)
 	for _, term := range terms {
 		_, _ = fmt.Fprintf(h, "%d:%s,", len(term), term) // a hash never fails; the length keeps terms apart
 	}

@@ -22,7 +22,7 @@ func randomEvents(rng *rand.Rand, n int) []Recorded {
 		d := digestOf(rng.IntN(8))
 		e := Event{At: epoch.Add(time.Duration(i) * time.Second), By: "user:ci", Descriptor: oci.Descriptor{Digest: d}}
 		tag := tags[rng.IntN(len(tags))]
-		switch rng.IntN(11) {
+		switch rng.IntN(12) {
 		case 0:
 			e.Kind, e.Tag, e.Descriptor = TagDeleted, tag, oci.Descriptor{}
 		case 1:
@@ -31,6 +31,8 @@ func randomEvents(rng *rand.Rand, n int) []Recorded {
 			e.Kind, e.Tags = Admitted, []string{tag}
 		case 4:
 			e.Kind, e.Tags, e.Revision = Forwarded, []string{tag}, "r"
+		case 7:
+			e.Kind = BlobDeleted
 		case 5, 6:
 			e.Kind, e.Tag, e.Claim = []Kind{Claimed, Unclaimed}[rng.IntN(2)], tag, fmt.Sprint(rng.IntN(3))
 		default:
@@ -187,6 +189,7 @@ func TestAttachmentsChangeWithWhatHangsOnAManifest(t *testing.T) {
 		{"with it again", pushed(sigOfIndex, Event{Subject: idx}), true},
 		{"without the parent", Event{Kind: ManifestDeleted, Descriptor: oci.Descriptor{Digest: idx}}, true},
 		{"with it again, as before it", pushed(idx, Event{Children: []oci.Digest{image}}), true},
+		{"without a blob that may have been a signature's", Event{Kind: BlobDeleted, Descriptor: oci.Descriptor{Digest: digestOf(8)}}, true},
 		{"without the tag", Event{Kind: TagDeleted, Tag: tag}, true},
 		{"what is under it again", pushed(digestOf(4), Event{Tag: tag}), true},
 		{"without what it stands for", Event{Kind: ManifestDeleted, Descriptor: oci.Descriptor{Digest: digestOf(4)}}, true},

@@ -105,8 +105,22 @@ func (in *instance) proxied() *proxy.Hosted {
 	}
 	return &proxy.Hosted{
 		Hosts: in.hosted.Hosts, Contents: in.hosted, Catalog: in.hosted, Changes: in.hosted, Pushed: in.quarantine.Pushed(),
-		Uploads: in.uploads, Sessions: in.uploads, Blobs: in.quarantine, Lists: in.access.Lists,
+		Uploads: in.uploads, Sessions: in.uploads, Blobs: hostedBlobs{in.quarantine, in.hosted}, Lists: in.access.Lists,
 	}
+}
+
+// hostedBlobs tells hosted repositories of the blobs that are taken out of them.
+type hostedBlobs struct {
+	*quarantine.Quarantine
+	hosted *hosted.Repositories
+}
+
+// DeleteBlob implements proxy.HostedBlobs.
+func (b hostedBlobs) DeleteBlob(ctx context.Context, repo oci.Repository, d oci.Digest) error {
+	if err := b.Quarantine.DeleteBlob(ctx, repo, d); err != nil {
+		return err
+	}
+	return b.hosted.BlobDeleted(ctx, repo, d)
 }
 
 // contents is what is stored beside images, wherever they are: hosted here, pending things too, or at an upstream. It is what signatures
