@@ -145,6 +145,11 @@ func dockerFiles(proxy *url.URL, _ []string) []clientFile {
 	return []clientFile{{Path: "/etc/docker/daemon.json", Content: content}}
 }
 
+// k3sConfig says what has been seen of it: k3s writes a host and no server for its containerd, and plain containerd then falls back on
+// the origin for a pull by digest.
+const k3sConfig = "# Without it k3s asks the origins too. Pulls by digest may do so all the same: keep nodes from the origins by network as well.\n" +
+	"disable-default-registry-endpoint: true\n"
+
 // k3sFiles needs the second file: without it k3s adds the origin behind every mirror.
 func k3sFiles(proxy *url.URL, upstreams []string) []clientFile {
 	var b strings.Builder
@@ -154,7 +159,7 @@ func k3sFiles(proxy *url.URL, upstreams []string) []clientFile {
 	}
 	return []clientFile{
 		{Path: "/etc/rancher/k3s/registries.yaml", Content: b.String()},
-		{Path: "/etc/rancher/k3s/config.yaml", Content: "disable-default-registry-endpoint: true\n"},
+		{Path: "/etc/rancher/k3s/config.yaml", Content: k3sConfig},
 	}
 }
 
