@@ -22,14 +22,15 @@ import (
 
 // registry answers clients that push, each request by another of the processes. It is not the proxy: it knows nothing of who asks.
 type registry struct {
-	processes []process
+	processes atomic.Pointer[[]process]
 	next      atomic.Uint64
 	// old has no referrers API, so that clients keep lists of referrers under tags.
 	old bool
 }
 
 func (g *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	p := g.processes[g.next.Add(1)%uint64(len(g.processes))]
+	processes := *g.processes.Load()
+	p := processes[g.next.Add(1)%uint64(len(processes))]
 	q, err := oci.ParseRequest(req.Method, req.URL)
 	if err == nil {
 		err = g.serve(p, q, w, req)
@@ -177,10 +178,11 @@ func TestRealCosignLosesNoSignature(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
-			serving := &registry{processes: []process{startProcess(t, root), startProcess(t, root)}, old: tt.old}
+			p := startProcess(t, root)
+			serving := &registry{old: tt.old}
+			serving.processes.Store(&[]process{p, startProcess(t, root)})
 			server := httptest.NewServer(serving)
 			t.Cleanup(server.Close)
-			p := serving.processes[0]
 			image := p.image(t, "the image", "")
 			p.push(t, "v1", image)
 			ref := strings.TrimPrefix(server.URL, "http://") + "/" + web.Path + "@" + image.Digest.String()
@@ -194,7 +196,7 @@ func TestRealCosignLosesNoSignature(t *testing.T) {
 				all.Go(func() { sign(n) })
 			}
 			all.Wait()
-			serving.processes = []process{startProcess(t, root)}
+			serving.processes.Store(&[]process{startProcess(t, root)})
 			sign(signers)
 			for n := range signers + 1 {
 				args := append([]string{"verify", "--key", fmt.Sprintf("key%d.pub", n), "--insecure-ignore-tlog=true"}, plain...)
