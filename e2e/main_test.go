@@ -36,7 +36,9 @@ func buildAndRun(m *testing.M) (code int, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	binary = filepath.Join(dir, "tidewaiter")
-	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/tidewaiter").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-o", binary, "../cmd/tidewaiter")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is shipped
+	if out, err := build.CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("building the program: %w\n%s", err, out)
 	}
 	return m.Run(), nil
