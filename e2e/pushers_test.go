@@ -40,10 +40,12 @@ var pushClients = []pushClient{
 	{"oras copy", true, orasCopies},
 }
 
+// skopeoCopies says that digests are to stay: else skopeo may send another compression of a layer, which it knows from what podman and
+// buildah have noted on this machine.
 func skopeoCopies(t *testing.T, u *user, _ *server) copier {
 	skopeo := program(t, "skopeo")
 	return copier{versionIn(t, u.mustRun(t, skopeo, "--version")), func(from, to string) (string, bool) {
-		return u.run(skopeo, "copy", "--all", "--src-tls-verify=false", "--dest-tls-verify=false", "docker://"+from, "docker://"+to)
+		return u.run(skopeo, "copy", "--all", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false", "docker://"+from, "docker://"+to)
 	}}
 }
 
@@ -51,7 +53,7 @@ func skopeoCopies(t *testing.T, u *user, _ *server) copier {
 func skopeoSyncs(t *testing.T, u *user, _ *server) copier {
 	skopeo := program(t, "skopeo")
 	return copier{versionIn(t, u.mustRun(t, skopeo, "--version")), func(from, to string) (string, bool) {
-		return u.run(skopeo, "sync", "--all", "--src-tls-verify=false", "--dest-tls-verify=false", "--src", "docker", "--dest", "docker", from, filepath.Dir(to))
+		return u.run(skopeo, "sync", "--all", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false", "--src", "docker", "--dest", "docker", from, filepath.Dir(to))
 	}}
 }
 
