@@ -11,7 +11,7 @@ import (
 
 // InventoryFormat is the version of [LayerInventory]. It changes whenever a layer read again would yield other facts, and
 // inventories of another version are not used.
-const InventoryFormat = 2
+const InventoryFormat = 3
 
 // How a layer's bytes are compressed.
 const (
