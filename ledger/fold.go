@@ -53,9 +53,10 @@ type manifest struct {
 // entry is a verdict, without its reasons.
 type entry struct {
 	// name is that of the record, below the repository's directory.
-	name  string
-	key   gate.Key
-	until time.Time
+	name            string
+	key             gate.Key
+	judgedAt, until time.Time
+	allowed, keep   bool
 }
 
 func (m *manifest) newest() entry { return m.entries[len(m.entries)-1] }
@@ -265,7 +266,9 @@ func (r *repository) index(name string, v gate.Verdict) {
 		r.manifests[v.Digest] = m
 	}
 	at, _ := slices.BinarySearchFunc(m.entries, name, func(e entry, name string) int { return cmp.Compare(e.name, name) })
-	m.entries = slices.Insert(m.entries, at, entry{name: name, key: key, until: v.Until})
+	m.entries = slices.Insert(m.entries, at, entry{
+		name: name, key: key, judgedAt: v.JudgedAt, until: v.Until, allowed: v.Allowed(), keep: v.Keep,
+	})
 	if v.Allowed() {
 		m.admitted = true
 		m.blobs = list(r.byBlob, m, m.blobs, v.Blobs)

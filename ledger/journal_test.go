@@ -198,7 +198,7 @@ func TestAnEventThatSaysNothingIsNotRecorded(t *testing.T) {
 
 func TestAnEventThatIsNotOursIsNotBelieved(t *testing.T) {
 	dirOf := func(t *testing.T, repo oci.Repository) string {
-		dir, err := eventsPath(repo)
+		dir, err := NewLog[hosted.Event](nil, eventsKind).dir(repo)
 		if err != nil {
 			t.Fatal(err)
 		}

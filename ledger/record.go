@@ -24,10 +24,13 @@ import (
 // root is where the ledger lies, beside the registry's own tree.
 const root = "/tidewaiter/ledger"
 
+// verdictsRoot is where the verdicts of all repositories lie.
+const verdictsRoot = root + "/verdicts"
+
 // verdictsDir ends the path of a repository's verdicts. No component of a repository name starts with '_', so it cannot be one.
 const verdictsDir = "_v"
 
-// eventsDir does the same for the events of a hosted repository. In it there is a directory for each day, so that what is new is found
+// eventsDir does the same for the records of a [Log]. In it there is a directory for each day, so that what is new is found
 // without listing what is old.
 const eventsDir = "_e"
 
@@ -77,19 +80,11 @@ func verdictsPath(repo oci.Repository) (string, error) {
 	if !oci.ValidPath(repo.Escaped()) {
 		return "", fmt.Errorf("repository %.100q: %w", repo.String(), oci.ErrNameInvalid)
 	}
-	return path.Join(root, "verdicts", repo.Escaped(), verdictsDir), nil
+	return path.Join(verdictsRoot, repo.Escaped(), verdictsDir), nil
 }
 
-// eventsRoot is where the events of hosted repositories lie.
-const eventsRoot = root + "/events"
-
-// eventsPath returns where the events of repo lie, which must be hosted here.
-func eventsPath(repo oci.Repository) (string, error) {
-	if _, err := oci.NewRepository("", repo.Path); err != nil || repo.Upstream != "" {
-		return "", fmt.Errorf("repository %.100q is not hosted here: %w", repo.String(), oci.ErrNameInvalid)
-	}
-	return path.Join(eventsRoot, repo.Path, eventsDir), nil
-}
+// eventsKind is the kind of the events of hosted repositories.
+const eventsKind = "events"
 
 // dayDigits hold every day of a stamp.
 const dayDigits = 6

@@ -6,8 +6,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
+	"time"
 
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/oci"
@@ -199,4 +201,45 @@ func (r *repository) candidates(manifests []*manifest) ([]gate.Candidate, bool) 
 		cs = append(cs, gate.Candidate{Repository: r.name, Digest: m.digest})
 	}
 	return cs, len(cs) > 0
+}
+
+// Standing is what the newest verdict says of a candidate, without its reasons.
+type Standing struct {
+	Candidate gate.Candidate
+	Decision  gate.Decision
+	// Keep is that of the verdict: denied bytes stay for review.
+	Keep bool
+	// Admitted says that the candidate was once allowed here.
+	Admitted bool
+	Key      gate.Key
+	// JudgedAt and Until are those of the verdict, UTC.
+	JudgedAt, Until time.Time
+}
+
+// Standings returns how every candidate of repo stands that was ever judged, the one with the newest verdict first.
+func (l *Ledger) Standings(ctx context.Context, repo oci.Repository) ([]Standing, error) {
+	standings, _, err := ask(ctx, l, repo, func(r *repository) (all []Standing, found bool) {
+		sorted := slices.SortedFunc(maps.Values(r.manifests), func(a, b *manifest) int { return cmp.Compare(b.newest().name, a.newest().name) })
+		for _, m := range sorted {
+			e := m.newest()
+			s := Standing{
+				Candidate: gate.Candidate{Repository: repo, Digest: m.digest}, Keep: e.keep, Admitted: m.admitted, Key: e.key,
+				JudgedAt: e.judgedAt, Until: e.until,
+			}
+			if e.allowed {
+				s.Decision = gate.Allow
+			}
+			all = append(all, s)
+		}
+		return all, len(all) > 0
+	})
+	if err != nil {
+		return nil, fmt.Errorf("looking up how the images of %s stand: %w", repo, err)
+	}
+	return standings, nil
+}
+
+// Repositories returns the repositories of which anything was ever judged, sorted. It looks at directories, not at records.
+func (l *Ledger) Repositories(ctx context.Context) ([]oci.Repository, error) {
+	return l.repositoriesBelow(ctx, verdictsRoot, verdictsDir)
 }

@@ -329,3 +329,34 @@ func TestQuestionsAboutNoRepositoryAreRefused(t *testing.T) {
 		t.Errorf("Verdict: got %v, want oci.ErrNameInvalid", err)
 	}
 }
+
+func TestStandingsGoByTheNewestVerdict(t *testing.T) {
+	c := &clock{}
+	l := openLedger(t, inMemory(), c)
+	a, b, elsewhere := candidate(nginx, "a"), candidate(nginx, "b"), candidate(oci.Repository{Path: "apps/web"}, "a")
+	kept := denial(b, "k2")
+	kept.Keep = true
+	withdrawn := denial(a, "k3")
+	for _, v := range []gate.Verdict{admission(a, "k1"), kept, withdrawn, admission(elsewhere, "k1")} {
+		record(t, l, v)
+	}
+	want := []Standing{
+		{Candidate: a, Admitted: true, Key: keyOf("k3"), JudgedAt: withdrawn.JudgedAt, Until: withdrawn.Until},
+		{Candidate: b, Keep: true, Key: keyOf("k2"), JudgedAt: kept.JudgedAt, Until: kept.Until},
+	}
+	got, err := l.Standings(t.Context(), nginx)
+	if diff := cmp.Diff(got, want); err != nil || diff != "" {
+		t.Errorf("Standings: %v (-got +want):\n%s", err, diff)
+	}
+	got, err = l.Standings(t.Context(), elsewhere.Repository)
+	if err != nil || len(got) != 1 || got[0].Decision != gate.Allow {
+		t.Errorf("Standings of another repository: got %+v, %v, want one admission", got, err)
+	}
+	repos, err := l.Repositories(t.Context())
+	if diff := cmp.Diff(repos, []oci.Repository{elsewhere.Repository, nginx}); err != nil || diff != "" {
+		t.Errorf("Repositories: %v (-got +want):\n%s", err, diff)
+	}
+	if got, err := l.Standings(t.Context(), oci.Repository{Path: "apps/none"}); err != nil || len(got) != 0 {
+		t.Errorf("Standings of a repository nobody asked for: got %+v, %v, want none", got, err)
+	}
+}
