@@ -78,7 +78,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 	}()
 
 	// What is decided by.
-	if in.policies, err = policy.Open(ctx, c.PolicyFiles, c.TrustFiles, time.Now, signing.CheckRoots, log); err != nil {
+	if in.policies, err = policy.Open(ctx, c.PolicyFiles, c.TrustFiles, time.Now, c.usable, log); err != nil {
 		return nil, usageError(err)
 	}
 	if in.advisories, err = openAdvisories(ctx, c, log); errors.Is(err, fs.ErrNotExist) {
