@@ -238,6 +238,7 @@ func (c *config) problems() []error {
 	problem(!slices.Contains([]string{"json", "text"}, c.Log.Format), "log.format: %q is neither json nor text", c.Log.Format)
 	_, hostedProblems := c.hostedRules()
 	found = append(found, hostedProblems...)
+	found = append(found, c.malwareProblems()...)
 	slices.SortFunc(found, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return found
 }
