@@ -59,7 +59,8 @@ type Options struct {
 	Attachments Attachments
 	// Malware may be nil: then there is no verdict by a policy that asks for malware.
 	Malware Malware
-	// MalwareMaxAge is how long what was found counts by signatures that are not known to be in use any more.
+	// MalwareMaxAge is how long what was found in a layer counts. It is renewed, with nobody waiting, when half of that has gone or the
+	// signatures have changed.
 	MalwareMaxAge time.Duration
 	// MalwareFileBytes is the size of the largest file that Malware looks into.
 	MalwareFileBytes int64

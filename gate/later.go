@@ -77,8 +77,8 @@ func without(reasons []Reason, looked Look) []Reason {
 	})
 }
 
-// isDue reports whether an admission is to be looked into further: something it only warns of was not looked for yet, or malware by
-// other signatures than those in use.
+// isDue reports whether an admission is to be looked into further: something it only warns of was not looked for yet, or malware
+// by other signatures than those in use, or long ago.
 func (g *Gate) isDue(v Verdict) bool {
 	if !v.Allowed() {
 		return false
@@ -86,11 +86,7 @@ func (g *Gate) isDue(v Verdict) bool {
 	if !v.Complete {
 		return true
 	}
-	if g.o.Malware == nil || v.MalwareDatabase == "" {
-		return false
-	}
-	now := g.o.Malware.Database()
-	return now != "" && now != v.MalwareDatabase
+	return g.o.Malware != nil && !v.MalwareAt.IsZero() && g.isMalwareDue(v.MalwareDatabase, v.MalwareAt)
 }
 
 // lookLater looks into an admitted candidate with nobody waiting for it. The admission stands meanwhile.

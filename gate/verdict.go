@@ -125,8 +125,10 @@ type Verdict struct {
 	WaiverRevision string `json:"waiver_revision"`
 	SnapshotID     string `json:"snapshot,omitempty"`
 	RootsRevision  string `json:"roots_revision,omitempty"`
-	// MalwareDatabase is what its layers were looked into for malware with, the oldest of several; empty when they were not.
-	MalwareDatabase string `json:"malware_database,omitempty"`
+	// MalwareDatabase is what its layers were looked into for malware with and MalwareAt when, UTC, the oldest of several; zero when
+	// they were not.
+	MalwareDatabase string    `json:"malware_database,omitempty"`
+	MalwareAt       time.Time `json:"malware_at,omitzero"`
 }
 
 // Candidate returns what the verdict is about.

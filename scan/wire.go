@@ -80,6 +80,9 @@ func checkInventory(inv gate.LayerInventory) error {
 			return fmt.Errorf("diff id: %w", err)
 		}
 	}
+	if inv.Malware != nil {
+		return errors.New("something about malware, which it does not look for")
+	}
 	var files []string
 	packages := 0
 	for _, f := range inv.Files {
