@@ -403,9 +403,14 @@ func (g *Gate) gatherLayers(ctx context.Context, in Inputs, p Policy, e *Evidenc
 	return nil
 }
 
-// conclude decides, records and remembers. Once the record is written the verdict is a fact that survives; until then there is
+// conclude decides, with what is known besides, records and remembers. Once the record is written the verdict is a fact that survives; until then there is
 // none, and the next request judges again.
 func (g *Gate) conclude(ctx context.Context, in Inputs, e Evidence, step func(string, func() error) error) (Verdict, error) {
+	if p, ok := in.Policies.For(e.Candidate.Repository); ok {
+		if err := g.recall(ctx, p, &e); err != nil {
+			return Verdict{}, err
+		}
+	}
 	v := Decide(in.Policies, e, g.o.Now())
 	v.Key, v.SnapshotID, v.RootsRevision = in.Key().String(), in.Snapshot.ID, in.Roots
 	if g.o.Now().Before(in.Snapshot.Until) { // later it has become a gap for whoever goes by the data, and nothing to anybody else

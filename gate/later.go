@@ -20,6 +20,9 @@ const maxLater = 256
 // errLaterFull says that too many candidates wait already.
 var errLaterFull = errors.New("too many images wait to be looked into")
 
+// errLapsed says that a verdict counts no longer, so that there is nothing to add to.
+var errLapsed = errors.New("the verdict has lapsed")
+
 // warned takes the reasons p only warns of out of reasons.
 func (p Policy) warned(reasons []Reason) (others, warnings []Reason) {
 	after := p.looksAfter()
@@ -94,7 +97,7 @@ func (g *Gate) lookLater(in Inputs) <-chan singleflight.Result {
 	return g.flights.DoChan("later:"+in.Key().String(), g.detached(func(ctx context.Context) (any, error) {
 		v, err := g.lookAfter(ctx, in)
 		switch {
-		case errors.Is(err, errLaterFull):
+		case errors.Is(err, errLaterFull), errors.Is(err, errLapsed): // it is tried again when it is next asked for
 			g.o.Log.DebugContext(ctx, "looking into what was admitted", "candidate", in.Candidate.String(), "err", err)
 		case err != nil && ctx.Err() == nil:
 			g.o.Log.WarnContext(ctx, "looking into what was admitted; it is tried again when it is next asked for",
@@ -152,7 +155,9 @@ func isSame(a, b Verdict) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// standing returns the verdict that counts now on in; the zero Verdict, a denial, when there is none.
+// standing returns the verdict that counts now on in.
+//
+// Errors: [NoVerdict], of errLapsed when there is none.
 func (g *Gate) standing(ctx context.Context, in Inputs) (Verdict, error) {
 	if v, ok := g.o.Verdicts.Get(ctx, in.Key()); ok && g.counts(v, in) {
 		return v, nil
@@ -162,7 +167,7 @@ func (g *Gate) standing(ctx context.Context, in Inputs) (Verdict, error) {
 		return Verdict{}, &NoVerdict{StepRecord, err}
 	}
 	if !ok || !g.counts(v, in) {
-		return Verdict{}, nil
+		return Verdict{}, &NoVerdict{StepInventory, errLapsed}
 	}
 	return v, nil
 }
@@ -175,23 +180,38 @@ func (g *Gate) gatherLater(ctx context.Context, in Inputs) (Evidence, error) {
 		return Evidence{}, &NoVerdict{StepHold, err}
 	}
 	p, _ := in.Policies.For(in.Candidate.Repository)
-	e := Evidence{Candidate: in.Candidate, Manifest: held.Manifest, Looked: p.looksAfter()}
-	if e.Looked.Secrets {
-		if e.Inventory, err = g.secretsLater(ctx, in.Candidate, held.Manifest); err != nil {
-			return Evidence{}, &NoVerdict{StepInventory, err}
-		}
-		e.SecretGaps = e.Inventory.Gaps
-	}
-	if e.Looked.Malware = p.Malware != nil; e.Looked.Malware {
-		if e.Malware, err = g.findMalware(ctx, in.Candidate, held.Manifest, true, g.lookForMalware); err != nil {
-			return Evidence{}, &NoVerdict{StepMalware, err}
-		}
-	}
-	return e, nil
+	e := Evidence{Candidate: in.Candidate, Manifest: held.Manifest}
+	what := p.looksAfter()
+	what.Malware = p.Malware != nil
+	return e, g.lookInto(ctx, &e, what, true, readers{g.read, g.lookForMalware})
 }
 
-// secretsLater reads layers for secrets, one after the other and beside the places of those who wait.
-func (g *Gate) secretsLater(ctx context.Context, c Candidate, m oci.Manifest) (Inventory, error) {
+// readers read one layer of which not enough is known.
+type readers struct {
+	inventory func(ctx context.Context, c Candidate, desc oci.Descriptor, look Look) (LayerInventory, error)
+	malware   malwareLook
+}
+
+// lookInto adds to e what there is of what in its layers. With renew, malware is looked for again where it is due.
+func (g *Gate) lookInto(ctx context.Context, e *Evidence, what Look, renew bool, by readers) (err error) {
+	if what.Secrets {
+		found, err := g.secretsIn(ctx, e.Candidate, e.Manifest, by)
+		if err != nil {
+			return &NoVerdict{StepInventory, err}
+		}
+		e.Inventory.Secrets, e.SecretGaps = found.Secrets, found.Gaps
+	}
+	if what.Malware {
+		if e.Malware, err = g.findMalware(ctx, e.Candidate, e.Manifest, renew, by.malware); err != nil {
+			return &NoVerdict{StepMalware, err}
+		}
+	}
+	e.Looked = e.Looked.and(what)
+	return nil
+}
+
+// secretsIn returns what is known of secrets in the layers of m, reading those of which nothing is.
+func (g *Gate) secretsIn(ctx context.Context, c Candidate, m oci.Manifest, by readers) (Inventory, error) {
 	if gap := g.tooLarge(m); gap != nil {
 		return Inventory{Gaps: []Gap{*gap}}, nil
 	}
@@ -204,7 +224,7 @@ func (g *Gate) secretsLater(ctx context.Context, c Candidate, m oci.Manifest) (I
 		look := Look{Secrets: true}
 		inv, ok, err := g.known(ctx, desc.Digest, look)
 		if err == nil && !ok {
-			inv, err = g.read(ctx, c, desc, look)
+			inv, err = by.inventory(ctx, c, desc, look)
 		}
 		if err != nil {
 			return Inventory{}, fmt.Errorf("layer %s: %w", desc.Digest, err)
@@ -212,4 +232,31 @@ func (g *Gate) secretsLater(ctx context.Context, c Candidate, m oci.Manifest) (I
 		layers = append(layers, inv)
 	}
 	return Merge(layers), nil
+}
+
+// errUnknown says that a layer would have to be read.
+var errUnknown = errors.New("nothing is known of it")
+
+// recall adds to e what p only warns of where that is known of every layer, so that it is told at once.
+func (g *Gate) recall(ctx context.Context, p Policy, e *Evidence) error {
+	after := p.looksAfter()
+	if e.Manifest.IsIndex() || e.OnlyStatements || e.Looked.covers(after) || after.Malware && g.o.Malware == nil {
+		return nil
+	}
+	recalled := *e
+	err := g.lookInto(ctx, &recalled, after, false, readers{
+		inventory: func(context.Context, Candidate, oci.Descriptor, Look) (LayerInventory, error) {
+			return LayerInventory{}, errUnknown
+		},
+		malware: func(context.Context, Candidate, oci.Descriptor) (LayerMalware, error) {
+			return LayerMalware{}, errUnknown
+		},
+	})
+	if errors.Is(err, errUnknown) {
+		return nil
+	}
+	if err == nil {
+		*e = recalled
+	}
+	return err
 }

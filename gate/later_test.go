@@ -99,6 +99,23 @@ func TestWhatIsOnlyWarnedOfIsWaitedForByNobody(t *testing.T) {
 			t.Errorf("got %s, complete %t, warnings %q, %v", v.Decision, v.Complete, v.WarningSummary(), err)
 		}
 	})
+	t.Run("also malware, and by a policy that asks for nothing else", func(t *testing.T) {
+		w := newWorld(t)
+		w.warnsOf(true, true)
+		w.set.Policies[0].Vulnerabilities = nil
+		layer := w.blob(gzipLayer, "layer")
+		w.secrets[layer.Digest], w.infected[layer.Digest] = []gate.Secret{key}, []gate.Infection{tool}
+		c, g := w.image(layer), w.gate()
+		if v, err := g.Examine(t.Context(), c); err != nil || len(v.Warnings) != 2 {
+			t.Fatalf("warnings %q, %v", v.WarningSummary(), err)
+		}
+		w.set = &gate.PolicySet{Policies: w.set.Policies, Revision: "p2"}
+		before := w.count("scan") + w.count("malware")
+		v, err := g.Judge(t.Context(), c)
+		if err != nil || !v.Allowed() || !v.Complete || len(v.Warnings) != 2 || w.count("scan")+w.count("malware") != before {
+			t.Errorf("got %s, complete %t, warnings %q, %v", v.Decision, v.Complete, v.WarningSummary(), err)
+		}
+	})
 	t.Run("whoever asks for everything waits for it", func(t *testing.T) {
 		w := newWorld(t)
 		w.warnsOf(true, true)
