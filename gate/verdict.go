@@ -51,6 +51,7 @@ const (
 	RuleAttestations    Rule = "attestations"    // a statement the policy asks for is not there, or does not say what it should
 	RuleVulnerabilities Rule = "vulnerabilities" // a finding at or above deny_at
 	RuleDenyList        Rule = "deny-list"       // a finding the policy names
+	RuleMalware         Rule = "malware"         // a file that the malware scanner has a signature of
 	RuleSecrets         Rule = "secrets"         // a credential left in a layer
 	RuleGap             Rule = "gap"             // something stayed unexamined
 	RuleSize            Rule = "size"            // larger than the policy allows
@@ -66,7 +67,7 @@ func Rules() []Rule {
 // WaivableRules returns the rules a waiver may name, in the order reasons are given. That no policy matches, or that nobody has
 // looked, cannot be waived.
 func WaivableRules() []Rule {
-	return []Rule{RuleSignatures, RuleAttestations, RuleDenyList, RuleVulnerabilities, RuleSecrets, RuleForeignLayers, RuleSize, RuleGap}
+	return []Rule{RuleSignatures, RuleAttestations, RuleDenyList, RuleVulnerabilities, RuleMalware, RuleSecrets, RuleForeignLayers, RuleSize, RuleGap}
 }
 
 // Reason is why a candidate is denied, or would be.
@@ -93,13 +94,14 @@ type Verdict struct {
 	Line   int    `json:"line,omitempty"`
 	// Reasons are why it is denied; empty exactly when it is allowed. Sorted by [Decide].
 	Reasons []Reason `json:"reasons,omitempty"`
-	// Warnings are what would have denied it had the policy's mode not been warn.
+	// Warnings are what would have denied it had the policy's mode not been warn, and what it only warns of.
 	Warnings []Reason `json:"warnings,omitempty"`
 	// Waived are reasons that a waiver or a statement of VEX set aside.
 	Waived []Reason `json:"waived,omitempty"`
 	// Keep says that denied bytes stay in quarantine for review.
 	Keep bool `json:"keep,omitempty"`
-	// Complete says that everything the policy asks for was examined. A denial that was certain early may not be.
+	// Complete says that everything the policy asks for was examined. A denial that was certain early may not be, nor an admission
+	// by a policy that only warns of something, until that was looked for.
 	Complete   bool        `json:"complete"`
 	Signatures []Signature `json:"signatures,omitempty"`
 	// Attestations are those the policy asks for, with what its conditions found.
@@ -123,6 +125,10 @@ type Verdict struct {
 	WaiverRevision string `json:"waiver_revision"`
 	SnapshotID     string `json:"snapshot,omitempty"`
 	RootsRevision  string `json:"roots_revision,omitempty"`
+	// MalwareDatabase is what its layers were looked into for malware with and MalwareAt when, UTC, the oldest of several; zero when
+	// they were not.
+	MalwareDatabase string    `json:"malware_database,omitempty"`
+	MalwareAt       time.Time `json:"malware_at,omitzero"`
 }
 
 // Candidate returns what the verdict is about.

@@ -109,6 +109,7 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 		running.Go(func() { in.forwarder.Run(ctx) })
 	}
 	running.Go(func() { in.watchAdvisories(ctx) })
+	running.Go(func() { in.watchMalware(ctx) })
 	running.Go(func() { in.fetchAdvisories(ctx) })
 	servers := []*http.Server{newServer(clients.guarding(registry), log), newServer(clients.guarding(admin), log)}
 	listeners := []*bounded{newBounded(registryListener, maxConnections, log), newBounded(adminListener, maxAdminConnections, log)}
