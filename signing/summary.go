@@ -192,7 +192,7 @@ type summaryManifest struct {
 // summary returns the statement of v: which manifest, by which policy and other inputs, on whose word, with what result.
 func (s *Summaries) summary(v gate.Verdict) any {
 	result, levels := resultFailed, []string{resultFailed}
-	if v.Allowed() && v.Complete && len(v.Warnings) == 0 {
+	if v.Passed() {
 		result, levels = resultPassed, []string{"SLSA_BUILD_LEVEL_UNEVALUATED"} // what a policy demands is not a level of SLSA
 	}
 	inputs := []any{}
