@@ -75,7 +75,7 @@ func TestVault(t *testing.T) {
 	if !v.key.PublicKey.Equal(public) || len(v.asked) != 1 {
 		t.Errorf("got %v after %q, want the key after one request", public, v.asked)
 	}
-	key, err := client.Key(t.Context(), "hashivault://release")
+	key, err := client.Key("hashivault://release")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,10 +84,22 @@ func TestVault(t *testing.T) {
 		t.Fatal(err)
 	}
 	digest := sha256.Sum256([]byte("message"))
-	if !ecdsa.VerifyASN1(key.PublicKey().(*ecdsa.PublicKey), digest[:], sig) {
+	own, err := key.PublicKey(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !ecdsa.VerifyASN1(own.(*ecdsa.PublicKey), digest[:], sig) {
 		t.Error("the signature is not the key's")
 	}
 	v.fails = true
+	if _, err := key.PublicKey(t.Context()); err != nil {
+		t.Errorf("the key is fetched again: %v", err)
+	}
+	if late, err := client.Key("hashivault://release"); err != nil {
+		t.Errorf("a vault that refuses keeps a key from being named: %v", err)
+	} else if _, err := late.PublicKey(t.Context()); err == nil {
+		t.Error("got a key of a vault that refuses")
+	}
 	if _, err := client.PublicKey(t.Context(), "hashivault://release"); err == nil || errors.Is(err, kms.ErrReference) {
 		t.Errorf("a vault that refuses: got %v", err)
 	}
@@ -126,6 +138,9 @@ func TestReferences(t *testing.T) {
 	} {
 		if err := kms.Check(reference); !errors.Is(err, kms.ErrReference) {
 			t.Errorf("%q: got %v, want %v", reference, err, kms.ErrReference)
+		}
+		if _, err := client.Key(reference); !errors.Is(err, kms.ErrReference) {
+			t.Errorf("naming %q: got %v, want %v", reference, err, kms.ErrReference)
 		}
 		if _, err := client.PublicKey(t.Context(), reference); !errors.Is(err, kms.ErrReference) {
 			t.Errorf("fetching %q: got %v, want %v", reference, err, kms.ErrReference)
