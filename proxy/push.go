@@ -43,6 +43,9 @@ func (p *Proxy) putManifest(x *exchange, r *http.Request, q oci.Request) error {
 	if err := p.mayPut(r.Context(), x, q, m, content.Digest); err != nil {
 		return err
 	}
+	if done, err := p.putStated(x, r, q, m, content.Digest); done {
+		return err
+	}
 	stored, err := p.o.Hosted.Changes.Put(r.Context(), x.repo, hosted.Reference{Tag: q.Tag, Digest: q.Digest}, content, x.caller.Name)
 	if err != nil {
 		return changeFailure("could not store the manifest", err)
