@@ -41,6 +41,7 @@ type config struct {
 	Advisories      advisoriesConfig
 	Gate            gateConfig
 	Access          accessConfig
+	Statements      statementsConfig
 	Audit           struct{ Path string }
 	Webhooks        []any
 	Log             struct{ Level, Format string }
@@ -121,6 +122,7 @@ func defaults() map[string]any {
 		"gate.workers": 0, "gate.unsafe_unsandboxed_scan": false,
 		"access.unsafe_anonymous_push": false, "access.basic.htpasswd_file": "",
 		"access.tokens.key_file": "", "access.tokens.ttl": "15m", "access.tokens.realm": "", "access.tokens.robots_file": "",
+		"statements.key_file": "", "statements.kms": "", "statements.verifier": "", "statements.failures": false,
 		"audit.path": "", "log.level": "info", "log.format": "json",
 	}
 }
@@ -236,6 +238,7 @@ func (c *config) problems() []error {
 	problem(!slices.Contains([]string{"json", "text"}, c.Log.Format), "log.format: %q is neither json nor text", c.Log.Format)
 	_, hostedProblems := c.hostedRules()
 	found = append(found, hostedProblems...)
+	found = append(found, c.Statements.problems()...)
 	slices.SortFunc(found, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return found
 }
@@ -260,6 +263,10 @@ func (c *config) installationProblems() []error {
 		note(policy.CheckAuthorities(set, roots))
 	}
 	note(access.CheckFiles(c.access()))
+	if c.Statements.KeyFile != "" {
+		_, _, err := c.Statements.key()
+		note(err)
+	}
 	if c.Listen.TLS.ClientCA != "" {
 		_, err := readClientCAs(c.Listen.TLS.ClientCA)
 		note(err)
