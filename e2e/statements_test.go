@@ -77,7 +77,7 @@ func TestStatements(t *testing.T) {
 			t.Errorf("got %s", out)
 		}
 	})
-	t.Run("cosign finds none about a denied image", func(t *testing.T) {
+	t.Run("cosign is refused a denied image", func(t *testing.T) {
 		if out, ok := verify("shop/vulnerable"); ok {
 			t.Errorf("got %s", out)
 		}
@@ -201,6 +201,39 @@ func TestStatementsOfHostedImages(t *testing.T) {
 	nobody.must(404, "GET", "/v2/apps/web/manifests/"+all[0], nil)
 	if out, ok := verify(); ok {
 		t.Errorf("the signature is gone: got %s", out)
+	}
+}
+
+// TestWhatDidNotPass has cosign look at an image that is let through with a warning. It takes a statement that the image failed for a good
+// one, unless it is told to look at the result; where failures are not stated it finds nothing.
+func TestWhatDidNotPass(t *testing.T) {
+	t.Parallel()
+	cosign := program(t, "cosign")
+	for name, failures := range map[string]bool{"failures stated": true, "failures not stated": false} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, ocitest.Options{})
+			public := s.states(t, keys{"failures": failures})
+			replaceFile(t, s.path("policy.yaml"), []byte(strings.Replace(strictPolicy, "on_fail: quarantine", "mode: warn", 1)))
+			s.pushSigned(t, "shop/good", shop(goodLodash))
+			s.pushSigned(t, "shop/vulnerable", shop(badLodash))
+			p := s.serve(t)
+			u := newUser(t)
+			u.write(t, "own.pub", string(public))
+			u.write(t, "passed.cue", `predicate: verificationResult: "PASSED"`)
+			for _, tt := range []struct {
+				repo   string
+				policy []string
+				want   bool
+			}{
+				{"shop/good", nil, true}, {"shop/good", []string{"--policy", "passed.cue"}, true},
+				{"shop/vulnerable", nil, failures}, {"shop/vulnerable", []string{"--policy", "passed.cue"}, false},
+			} {
+				args := []string{"verify-attestation", "--key", "own.pub", "--insecure-ignore-tlog=true", "--allow-http-registry", "--type", summaryType, p.ref(tt.repo)}
+				if out, ok := u.run(cosign, append(args, tt.policy...)...); ok != tt.want {
+					t.Errorf("%s, %v: got %t, want %t:\n%s", tt.repo, tt.policy, ok, tt.want, out)
+				}
+			}
+		})
 	}
 }
 

@@ -328,7 +328,7 @@ func TestDecidedVerdictsAreStated(t *testing.T) {
 				ctx, end := context.WithCancel(t.Context())
 				ended := make(chan struct{})
 				go func() { made.Run(ctx); close(ended) }()
-				time.Sleep(time.Hour) // of the bubble
+				<-time.After(time.Hour) // of the time in the bubble
 				synctest.Wait()
 				end()
 				<-ended
