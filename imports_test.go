@@ -45,7 +45,7 @@ var rules = map[string]rule{
 		"github.com/google/osv-scalibr", "github.com/klauspost/compress", "go.etcd.io/bbolt", "github.com/landlock-lsm/go-landlock",
 		"github.com/elastic/go-seccomp-bpf", "github.com/erikvarga/go-rpmdb", "modernc.org/sqlite", "golang.org/x/sys/unix",
 	}},
-	"access": {ours: []string{"oci"}, theirs: []string{
+	"access": {ours: []string{"oci", "seal"}, theirs: []string{
 		"github.com/coreos/go-oidc/v3/oidc", "github.com/go-jose/go-jose/v4", "golang.org/x/crypto/bcrypt", "go.yaml.in/yaml/v3",
 	}},
 	"malware":          {ours: []string{"oci", "gate"}},

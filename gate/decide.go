@@ -29,6 +29,7 @@ const unexcusedLifetime = 15 * time.Minute
 func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 	v := Verdict{
 		Repository: e.Candidate.Repository, Digest: e.Candidate.Digest, MediaType: e.Manifest.MediaType,
+		SizeBytes: e.SizeBytes, Attached: e.Manifest.Subject != nil || e.Manifest.IsEvidence(),
 		PolicyRevision: set.Revision, WaiverRevision: set.WaiverRevision,
 		Signatures: e.Signatures, Attestations: e.Attestations, Rejections: e.Rejections, Findings: e.Findings, Packages: len(e.Inventory.Packages),
 		JudgedAt: now.UTC(), Until: now.UTC().Add(verdictLifetime), Complete: true,

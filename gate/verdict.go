@@ -88,6 +88,10 @@ type Verdict struct {
 	Repository oci.Repository `json:"repository"`
 	Digest     oci.Digest     `json:"digest"`
 	MediaType  string         `json:"media_type"`
+	// SizeBytes is the size of the manifest itself.
+	SizeBytes int64 `json:"size_bytes,omitempty"`
+	// Attached says that the manifest belongs to another: it refers to one, or its layers claim to be signatures and attestations.
+	Attached bool `json:"attached,omitempty"`
 	// Policy is the name of the policy that decided, File and Line where it stands; empty when none matched.
 	Policy string `json:"policy,omitempty"`
 	File   string `json:"file,omitempty"`
@@ -137,6 +141,10 @@ func (v Verdict) Candidate() Candidate { return Candidate{Repository: v.Reposito
 // Allowed reports whether the candidate may be served. It asks nothing but the decision: whether the verdict still counts is
 // checked where it is looked up.
 func (v Verdict) Allowed() bool { return v.Decision == Allow }
+
+// Passed reports whether everything the policy asks for was looked into and is fulfilled. What is let through with a warning has not
+// passed; what was waived or excused has.
+func (v Verdict) Passed() bool { return v.Allowed() && v.Complete && len(v.Warnings) == 0 }
 
 // maxSummaryReasons is how many reasons fit the one line a container client prints.
 const maxSummaryReasons = 3

@@ -42,6 +42,7 @@ type config struct {
 	Gate            gateConfig
 	Malware         malwareConfig
 	Access          accessConfig
+	Statements      statementsConfig
 	Audit           struct{ Path string }
 	Webhooks        []any
 	Log             struct{ Level, Format string }
@@ -123,6 +124,7 @@ func defaults() map[string]any {
 		"malware.clamd": "", "malware.max_age": "24h", "malware.max_file_bytes": "25MiB",
 		"access.unsafe_anonymous_push": false, "access.basic.htpasswd_file": "",
 		"access.tokens.key_file": "", "access.tokens.ttl": "15m", "access.tokens.realm": "", "access.tokens.robots_file": "",
+		"statements.key_file": "", "statements.kms": "", "statements.verifier": "", "statements.failures": false,
 		"audit.path": "", "log.level": "info", "log.format": "json",
 	}
 }
@@ -239,6 +241,7 @@ func (c *config) problems() []error {
 	_, hostedProblems := c.hostedRules()
 	found = append(found, hostedProblems...)
 	found = append(found, c.malwareProblems()...)
+	found = append(found, c.Statements.problems()...)
 	slices.SortFunc(found, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return found
 }
@@ -266,6 +269,10 @@ func (c *config) installationProblems() []error {
 		note(policy.CheckAuthorities(set, roots))
 	}
 	note(access.CheckFiles(c.access()))
+	if c.Statements.KeyFile != "" {
+		_, _, err := c.Statements.key()
+		note(err)
+	}
 	if c.Listen.TLS.ClientCA != "" {
 		_, err := readClientCAs(c.Listen.TLS.ClientCA)
 		note(err)

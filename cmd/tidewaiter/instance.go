@@ -57,8 +57,9 @@ type instance struct {
 	uploads    *quarantine.Uploads
 	hosted     *hosted.Repositories
 	key        seal.Key
-	audit      *audit.Log // these two only while serving
+	audit      *audit.Log // these two, and statements, only while serving
 	access     *access.Control
+	statements *signing.Statements // nil unless verdicts are stated
 	forwarder  *forward.Forwarder
 	gate       *gate.Gate
 	closers    []func() error // in the order of opening
@@ -151,7 +152,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 		Bytes: in.quarantine, Releases: releases{in.quarantine, in.hosted}, Scanner: in.layers, Advisories: in.advisories, Signatures: verifier,
 		Policies: in.policies, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted},
 		Malware: in.malwareScanner(), MalwareMaxAge: c.Malware.MaxAge, MalwareFileBytes: int64(c.Malware.MaxFileBytes),
-		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.meters.verdict,
+		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.decided,
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,
 	})
 	in.closers = append(in.closers, func() error { in.gate.Close(); return nil })
