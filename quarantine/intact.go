@@ -24,6 +24,8 @@ type withholding struct {
 	in   *bufio.Reader
 	from io.Closer
 	err  error
+	// closed is called by Close; nil for nobody to be told.
+	closed func()
 }
 
 func newWithholding(r io.ReadCloser, desc oci.Descriptor) *withholding {
@@ -55,7 +57,12 @@ func (w *withholding) Read(p []byte) (int, error) {
 }
 
 // Close implements io.Closer.
-func (w *withholding) Close() error { return w.from.Close() }
+func (w *withholding) Close() error {
+	if w.closed != nil {
+		w.closed()
+	}
+	return w.from.Close()
+}
 
 // bounded is a map that forgets arbitrary entries rather than grow beyond its size. It is safe for concurrent use.
 type bounded[K comparable, V any] struct {
