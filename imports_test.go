@@ -48,6 +48,7 @@ var rules = map[string]rule{
 	"access": {ours: []string{"oci", "seal"}, theirs: []string{
 		"github.com/coreos/go-oidc/v3/oidc", "github.com/go-jose/go-jose/v4", "golang.org/x/crypto/bcrypt", "go.yaml.in/yaml/v3",
 	}},
+	"eviction":         {ours: []string{"gate"}, notFromStd: []string{"net", "os"}},
 	"malware":          {ours: []string{"oci", "gate"}},
 	"advisories":       {ours: []string{"oci", "gate"}, theirs: []string{"github.com/fsnotify/fsnotify"}},
 	"report":           {ours: []string{"gate"}, notFromStd: []string{"net", "os"}},
@@ -61,7 +62,7 @@ var rules = map[string]rule{
 	"console":          {ours: []string{"oci", "gate", "access"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"internal/ocitest": {ours: []string{"oci"}, theirs: []string{"github.com/opencontainers/image-spec", "github.com/klauspost/compress", "go.etcd.io/bbolt"}},
 	"cmd/tidewaiter": {
-		ours: []string{"access", "advisories", "audit", "cache", "console", "credential", "forward", "gate", "hosted", "internal/ocitest", "ledger", "malware", "oci", "policy", "proxy", "quarantine", "report", "scan", "seal", "signing", "signing/kms", "upstream"},
+		ours: []string{"access", "advisories", "audit", "cache", "console", "credential", "eviction", "forward", "gate", "hosted", "internal/ocitest", "ledger", "malware", "oci", "policy", "proxy", "quarantine", "report", "scan", "seal", "signing", "signing/kms", "upstream"},
 		theirs: []string{
 			"github.com/spf13/", "github.com/go-viper/mapstructure/v2", "github.com/prometheus/client_golang", "github.com/distribution/distribution/v3/registry/storage/driver/filesystem",
 			"golang.org/x/term",

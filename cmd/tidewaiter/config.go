@@ -316,7 +316,7 @@ func (c *config) installationProblems() []error {
 func (c *config) unsupported() map[string]bool {
 	return map[string]bool{
 		"storage.s3": c.Storage.S3 != nil, "storage.gcs": c.Storage.GCS != nil, "storage.azure": c.Storage.Azure != nil,
-		"storage.max_bytes": c.Storage.MaxBytes != 0, "webhooks": len(c.Webhooks) > 0,
+		"webhooks": len(c.Webhooks) > 0,
 	}
 }
 

@@ -59,7 +59,7 @@ func TestConfigurationIsReadStrictly(t *testing.T) {
 		"malware by no address":         {"malware: {clamd: \"http://clamd.test\", max_age: 0s, max_file_bytes: 4GiB}", []string{"malware.clamd", "malware.max_age", "malware.max_file_bytes"}},
 		"half a certificate":            {"listen: {tls: {cert: a.pem}}", []string{"cert and key"}},
 		"Redis without a seal key":      {"redis: {url: \"redis://127.0.0.1/0\"}", []string{"seal_key_file"}},
-		"what this version cannot do":   {"webhooks: [{url: \"https://x.test\"}]\nstorage: {max_bytes: 1GiB}", []string{"webhooks", "storage.max_bytes"}},
+		"what this version cannot do":   {"webhooks: [{url: \"https://x.test\"}]", []string{"webhooks"}},
 		"hosted repositories that cannot be": {
 			"hosted: [{tags: frozen}, {repositories: [\"docker.io/**\", \"A\"], forward_to: \"nowhere.test/x\", pending: -1s}]",
 			[]string{"hosted[0]: repositories names none", `hosted[0]: tags: "frozen"`, "docker.io/**", `"A"`, `forward_to: "nowhere.test"`, "pending must be positive"},

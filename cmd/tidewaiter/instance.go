@@ -22,6 +22,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/advisories"
 	"github.com/tidewaiter/tidewaiter/audit"
 	"github.com/tidewaiter/tidewaiter/cache"
+	"github.com/tidewaiter/tidewaiter/eviction"
 	"github.com/tidewaiter/tidewaiter/forward"
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/hosted"
@@ -55,6 +56,8 @@ type instance struct {
 	upstreams  *upstream.Registries
 	quarantine *quarantine.Quarantine
 	uploads    *quarantine.Uploads
+	room       *quarantine.Room
+	evictor    *eviction.Evictor
 	hosted     *hosted.Repositories
 	key        seal.Key
 	audit      *audit.Log // these two, and statements, only while serving
@@ -125,6 +128,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 	}
 	in.closers = append(in.closers, in.quarantine.Close)
 	in.uploads = in.quarantine.Uploads(int64(c.Gate.MaxImageBytes), time.Now)
+	in.openEviction()
 	if err := in.openHosted(); err != nil {
 		return nil, err
 	}
@@ -152,7 +156,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 		Bytes: in.quarantine, Releases: releases{in.quarantine, in.hosted}, Scanner: in.layers, Advisories: in.advisories, Signatures: verifier,
 		Policies: in.policies, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted},
 		Malware: in.malwareScanner(), MalwareMaxAge: c.Malware.MaxAge, MalwareFileBytes: int64(c.Malware.MaxFileBytes),
-		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.decided,
+		Now: time.Now, Log: log, Observe: in.stepped, Decided: in.decided,
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,
 	})
 	in.closers = append(in.closers, func() error { in.gate.Close(); return nil })
