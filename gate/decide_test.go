@@ -69,7 +69,7 @@ func strict(t testing.TB) gate.Policy {
 func clean() gate.Evidence {
 	return gate.Evidence{
 		Candidate: gate.Candidate{Repository: nginx, Digest: digestOf("image")}, Manifest: imageOf(layerOf("layer", 100)),
-		SignatureEvidence: gate.SignatureEvidence{Signatures: []gate.Signature{signedBy("release")}}, Examined: true,
+		SignatureEvidence: gate.SignatureEvidence{Signatures: []gate.Signature{signedBy("release")}}, ConfigExamined: true, Config: &gate.ImageConfig{User: "1000", OS: "linux", Architecture: "amd64"}, Examined: true,
 	}
 }
 

@@ -35,14 +35,15 @@ type world struct {
 	scanned    map[oci.Digest]gate.LayerInventory
 	findings   []gate.Finding
 	signatures map[gate.Candidate]gate.SignatureEvidence
-	newRoots   string        // what the trust roots become while signatures are verified
-	restless   bool          // and again each time
-	attached   string        // what is known to be attached to every candidate
-	arrives    string        // what that becomes while signatures are verified
-	breaks     string        // the call that fails
-	stall      chan struct{} // when not nil, layers are read only once it is closed
-	stalls     string        // when not empty, the one upstream whose layers stall
-	reading    chan struct{} // receives a value whenever a layer begins to be read
+	newRoots   string               // what the trust roots become while signatures are verified
+	restless   bool                 // and again each time
+	attached   string               // what is known to be attached to every candidate
+	arrives    string               // what that becomes while signatures are verified
+	breaks     string               // the call that fails
+	ends       map[string]time.Time // when distributions are no longer mended, by ID
+	stall      chan struct{}        // when not nil, layers are read only once it is closed
+	stalls     string               // when not empty, the one upstream whose layers stall
+	reading    chan struct{}        // receives a value whenever a layer begins to be read
 
 	mu          sync.Mutex
 	calls       []string
@@ -71,10 +72,23 @@ func (w *world) gate() *gate.Gate { return w.gateFor(maxImageBytes) }
 func (w *world) gateFor(maxImageBytes int64) *gate.Gate {
 	g := gate.New(gate.Options{
 		Bytes: w, Releases: w, Scanner: w, Advisories: w, Signatures: w, Policies: w, Verdicts: remembers{w}, Inventories: w, Records: w,
-		Attachments: w, Now: w.clock, Log: slog.New(slog.DiscardHandler), Workers: 4, MaxImageBytes: maxImageBytes, Platforms: []string{"linux/amd64"},
+		Attachments: w, SecretKinds: secretKinds, EndOfLife: w.endOfLife, Now: w.clock, Log: slog.New(slog.DiscardHandler), Workers: 4, MaxImageBytes: maxImageBytes, Platforms: []string{"linux/amd64"},
 	})
 	w.t.Cleanup(g.Close)
 	return g
+}
+
+// secretKinds finds a secret of the kind "token" wherever a text has the word.
+func secretKinds(text []byte) []string {
+	if bytes.Contains(text, []byte("token")) {
+		return []string{"token"}
+	}
+	return nil
+}
+
+func (w *world) endOfLife(inv gate.Inventory) (time.Time, bool) {
+	end, ok := w.ends[inv.OS.ID]
+	return end, ok
 }
 
 func (w *world) clock() time.Time {

@@ -24,6 +24,7 @@ const maxStarted = 64
 const (
 	StepHold      = "holding"
 	StepVerify    = "verifying signatures"
+	StepConfig    = "reading the config"
 	StepInventory = "reading layers"
 	StepMatch     = "matching advisories"
 	StepRecord    = "recording"
@@ -56,6 +57,12 @@ type Options struct {
 	Records     Records
 	// Attachments may be nil: then nothing is known of what is attached to a candidate but by looking.
 	Attachments Attachments
+	// EndOfLife returns when the distribution of an image is no longer mended, UTC; ok is false when that is not known. Without it
+	// there is no verdict by policies that ask for that.
+	EndOfLife func(inv Inventory) (end time.Time, ok bool)
+	// SecretKinds returns the kinds of secrets in a text that a config holds, sorted, each once. Without it there is no verdict by
+	// policies that ask for secrets.
+	SecretKinds func(text []byte) []string
 	Now         func() time.Time
 	Log         *slog.Logger
 	// Observe is told how long each step took and how it ended. Nil for nobody.
@@ -323,14 +330,20 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string])
 	if err := step(StepVerify, func() error { return g.gatherSignatures(ctx, in, p, &e) }); err != nil {
 		return Verdict{}, err
 	}
+	// The config: another of them. What is certain already and dropped needs none; what is kept is completed below.
+	if p.needsConfig(e) && (!g.isRefused(in, p, e) || p.OnFail == Quarantine && !p.needsLayers(e)) {
+		if err := step(StepConfig, func() error { return g.gatherConfig(ctx, p, &e) }); err != nil {
+			return Verdict{}, err
+		}
+	}
 	if !p.needsLayers(e) {
 		return g.conclude(ctx, in, e, step)
 	}
 	// A refusal that is certain without the layers does not wait for them. Dropped bytes need no further look; bytes that are
 	// kept for review are examined with nobody waiting, unless all their layers are known.
-	if early := Decide(in.Policies, e, g.o.Now()); p.Mode == Enforce && len(early.Reasons) > 1 {
+	if g.isRefused(in, p, e) {
 		known := false
-		if early.Keep {
+		if p.OnFail == Quarantine {
 			if known, err = g.allKnown(ctx, held.Manifest, p.looksFor()); err != nil {
 				return Verdict{}, &NoVerdict{StepInventory, err}
 			}
@@ -338,11 +351,22 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string])
 		if !known {
 			return g.conclude(ctx, in, e, step)
 		}
+		if p.needsConfig(e) && !e.ConfigExamined {
+			if err := step(StepConfig, func() error { return g.gatherConfig(ctx, p, &e) }); err != nil {
+				return Verdict{}, err
+			}
+		}
 	}
 	if err := g.gatherLayers(ctx, in, p, &e, step); err != nil {
 		return Verdict{}, err
 	}
 	return g.conclude(ctx, in, e, step)
+}
+
+// isRefused reports whether e, with more of it still to be gathered, leads to a refusal whatever that is.
+func (g *Gate) isRefused(in Inputs, p Policy, e Evidence) bool {
+	early := Decide(in.Policies, e, g.o.Now())
+	return p.Mode == Enforce && slices.ContainsFunc(early.Reasons, func(r Reason) bool { return r.Rule != RuleUnexamined })
 }
 
 // gatherLayers adds to e what its layers hold and what is known to be bad of that. Dying here leaves inventories, which are true
@@ -355,8 +379,14 @@ func (g *Gate) gatherLayers(ctx context.Context, in Inputs, p Policy, e *Evidenc
 	if err != nil {
 		return err
 	}
-	e.Gaps = slices.Clone(e.Inventory.Gaps)
-	if p.Vulnerabilities != nil {
+	e.Gaps = append(e.Gaps, e.Inventory.Gaps...)
+	if p.OS != nil && p.OS.DenyEndOfLife {
+		if g.o.EndOfLife == nil {
+			return &NoVerdict{StepInventory, errNoLifetimes}
+		}
+		e.EndOfLife, _ = g.o.EndOfLife(e.Inventory)
+	}
+	if p.matchesAdvisories() {
 		err := step(StepMatch, func() error {
 			findings, gaps, err := g.o.Advisories.Match(ctx, in.Snapshot, e.Inventory)
 			e.Findings, e.Gaps = findings, append(e.Gaps, gaps...)
@@ -483,8 +513,15 @@ func (g *Gate) examine(ctx context.Context, in Inputs) (Verdict, error) {
 	}
 	p, _ := in.Policies.For(in.Candidate.Repository)
 	e := Evidence{Candidate: in.Candidate, Manifest: held.Manifest, SizeBytes: int64(len(held.Content.Raw))}
-	if err := g.gatherLayers(ctx, in, p, &e, step); err != nil {
-		return Verdict{}, err
+	if p.needsConfig(e) {
+		if err := step(StepConfig, func() error { return g.gatherConfig(ctx, p, &e) }); err != nil {
+			return Verdict{}, err
+		}
+	}
+	if p.needsLayers(e) {
+		if err := g.gatherLayers(ctx, in, p, &e, step); err != nil {
+			return Verdict{}, err
+		}
 	}
 	if err := step(StepVerify, func() error { return g.gatherSignatures(ctx, in, p, &e) }); err != nil {
 		return Verdict{}, err
