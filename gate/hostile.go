@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"regexp"
@@ -61,10 +62,7 @@ func hostileUser(c ImageConfig) (whys []string) {
 // idOf returns the number s is to a runtime, saturated.
 func idOf(s string) (n int64, isNumber bool) {
 	n, err := strconv.ParseInt(s, 10, 64)
-	if e, ok := err.(*strconv.NumError); ok && e.Err == strconv.ErrRange {
-		return n, true
-	}
-	return n, err == nil
+	return n, err == nil || errors.Is(err, strconv.ErrRange)
 }
 
 // hostileWorkingDir: a directory that is a handle of the runtime's own leads out of the container (CVE-2024-21626).
