@@ -14,8 +14,17 @@ import (
 // What configs have held to break a runtime, or out of one. Each value is refused for what it can do to a runtime that was not mended,
 // whether or not the one here was.
 
-// windows is the operating system whose paths and users are other ones.
+// windows is the operating system whose paths and users are other ones. That a config claims to be for it exempts only what looks like
+// Windows' own: runtimes that go by the platform in an index run it on Linux all the same.
 const windows = "windows"
+
+// drivePath matches an absolute path on Windows.
+var drivePath = regexp.MustCompile(`^(?:[A-Za-z]:)?[\\/]|^[A-Za-z]:$`)
+
+// isAbsolute reports whether p is absolute to the system c is for.
+func (c ImageConfig) isAbsolute(p string) bool {
+	return strings.HasPrefix(p, "/") || c.OS == windows && drivePath.MatchString(p)
+}
 
 // hostileReasons says which values of the config are none that a builder of images writes.
 func hostileReasons(p Policy, e Evidence) []Reason {
@@ -46,9 +55,6 @@ func hostileUser(c ImageConfig) (whys []string) {
 	if hasControl(c.User) {
 		return []string{fmt.Sprintf("the user %.60q has control characters", c.User)}
 	}
-	if c.OS == windows {
-		return nil
-	}
 	user, group, _ := strings.Cut(c.User, ":")
 	for _, id := range []string{user, group} {
 		if n, isNumber := idOf(id); isNumber && (n < 0 || n > maxUserID) {
@@ -72,11 +78,9 @@ func hostileWorkingDir(c ImageConfig) []string {
 		return nil
 	case hasControl(dir):
 		return []string{fmt.Sprintf("the working directory %.60q has control characters (CVE-2022-4318)", dir)}
-	case c.OS == windows:
-		return nil
 	case isHandle(dir):
 		return []string{fmt.Sprintf("the working directory %.60q lies among the handles of the runtime (CVE-2024-21626)", dir)}
-	case !strings.HasPrefix(dir, "/") || climbs(dir):
+	case !c.isAbsolute(dir) || climbs(dir):
 		return []string{fmt.Sprintf("the working directory %.60q is not absolute, or climbs", dir)}
 	}
 	return nil
@@ -88,8 +92,7 @@ func hostileVolumes(c ImageConfig) (whys []string) {
 		switch {
 		case hasControl(v):
 			whys = append(whys, fmt.Sprintf("the volume %.60q has control characters", v))
-		case c.OS == windows:
-		case !strings.HasPrefix(v, "/") || climbs(v) || path.Clean(v) == "/":
+		case !c.isAbsolute(v) || climbs(v) || path.Clean(v) == "/":
 			whys = append(whys, fmt.Sprintf("the volume %.60q is not a path below the root (CVE-2022-23648)", v))
 		case isHandle(v):
 			whys = append(whys, fmt.Sprintf("the volume %.60q lies over /proc", v))
@@ -106,7 +109,7 @@ func hostileCommand(c ImageConfig) []string {
 			return []string{"the command has a NUL in it"}
 		}
 	}
-	if len(words) > 0 && c.OS != windows && isHandle(words[0]) {
+	if len(words) > 0 && isHandle(words[0]) {
 		return []string{fmt.Sprintf("the command %.60q is the runtime's own (CVE-2019-5736)", words[0])}
 	}
 	return nil

@@ -49,25 +49,26 @@ func runsAsRoot(c ImageConfig, known bool) string {
 		return "it may run as root: its config could not be read"
 	}
 	user, _, _ := strings.Cut(c.User, ":")
-	if c.OS == windows {
-		_, account, qualified := strings.Cut(user, `\`)
-		if !qualified {
-			account = user
-		}
-		switch strings.ToLower(account) {
-		case "containeradministrator", "administrator", "system", "":
-			return "it runs as ContainerAdministrator"
-		}
-		return ""
-	}
 	n, isNumber := idOf(user)
 	switch {
+	case c.OS == windows && administers(user):
+		return "it runs as ContainerAdministrator"
 	case user == "":
 		return "it runs as root: its config names no user"
 	case user == "root", isNumber && n%(1<<32) == 0, isNumber && (n < 0 || n > 1<<32): // what no runtime can count may end as 0
 		return fmt.Sprintf("it runs as root: its user is %.60q", c.User)
 	}
 	return ""
+}
+
+// administers reports whether an account of Windows may do everything. No account is ContainerAdministrator in most base images.
+func administers(user string) bool {
+	account := user[strings.LastIndexByte(user, '\\')+1:]
+	switch strings.ToLower(account) {
+	case "containeradministrator", "administrator", "system", "":
+		return true
+	}
+	return false
 }
 
 // firstImages is when there was nothing yet to build images with. A date before it stands for none: builders whose images are the same
