@@ -182,6 +182,9 @@ var licenseAliases = map[string]string{
 	"eclipse public license 1.0": "EPL-1.0", "eclipse public license v1.0": "EPL-1.0", "eclipse public license - v 1.0": "EPL-1.0",
 	"eclipse public license 2.0": "EPL-2.0", "eclipse public license v2.0": "EPL-2.0", "eclipse public license v. 2.0": "EPL-2.0",
 	"http://www.eclipse.org/legal/epl-v10.html": "EPL-1.0", "https://www.eclipse.org/legal/epl-2.0/": "EPL-2.0",
+	// Without a version a licence of the GNU project is any of them, to choose from (GPL-3.0, section 14).
+	"gpl": "GPL-1.0-or-later", "gpl+": "GPL-1.0-or-later", "lgpl": "LGPL-2.0-or-later", "lgpl+": "LGPL-2.0-or-later",
+	"agpl": "AGPL-1.0-or-later", "agpl+": "AGPL-1.0-or-later", "gfdl": "GFDL-1.1-or-later", "gfdl+": "GFDL-1.1-or-later",
 	"gnu agplv3": "AGPL-3.0-only", "gnu affero general public license v3": "AGPL-3.0-only",
 	"gnu affero general public license v3 or later (agplv3+)": "AGPL-3.0-or-later",
 	"gnu general public license v2 (gplv2)":                   "GPL-2.0-only", "gnu general public license v3 (gplv3)": "GPL-3.0-only",

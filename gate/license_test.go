@@ -35,6 +35,8 @@ func TestLicences(t *testing.T) {
 		"Alpine's old lists":                             {[]string{"GPL-2.0-only"}, nil, "BSD GPL2", false},
 		"words that are a name":                          {nil, []string{"Apache-2.0"}, "Apache License, Version 2.0", true},
 		"or later in words":                              {[]string{"GPL-3.0-or-later"}, nil, "GPL v3 or any later version", false},
+		"no version is any version":                      {[]string{"GPL-*"}, nil, "GPL", false},
+		"of which one may be chosen":                     {[]string{"GPL-3.0-only"}, nil, "gpl+", true},
 		"a slash to choose":                              {[]string{"Apache-2.0"}, nil, "MIT/Apache-2.0", true},
 		"a pattern":                                      {[]string{"GPL-*", "AGPL-*"}, nil, "GPL-2.0-or-later", false},
 		"a pattern is of the whole":                      {[]string{"GPL-*"}, nil, "LGPL-2.1-only", true},

@@ -71,51 +71,76 @@ var copyrightFormat = regexp.MustCompile(`(?i)^https?://(?:www\.)?(?:debian\.org
 // /usr/share/common-licenses it refers to.
 func readCopyright(data []byte) []string {
 	var found licenseList
+	var s stanza
 	structured := false
-	for stanza := range strings.SplitSeq(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n\n") {
-		fields := stanzaFields(stanza)
-		if copyrightFormat.MatchString(fields["format"]) || copyrightFormat.MatchString(fields["format-specification"]) {
-			structured = true
-		}
-		if !structured || fields["license"] == "" {
+	for line := range bytes.Lines(data) {
+		if line = bytes.TrimRight(line, "\r\n"); len(line) > 0 {
+			s.add(line)
 			continue
 		}
-		files, aboutFiles := fields["files"]
-		isHeader := fields["format"]+fields["format-specification"] != ""
-		if isHeader || aboutFiles && !packagingOnly(files) { // else it gives the text of a licence others name
-			found.addShort(fields["license"])
+		structured = structured || s.isHeader()
+		if !structured && (s.files || len(s.license) > 0) {
+			break // it has the words and not the form
 		}
+		s.end(&found)
 	}
-	if structured {
+	if structured = structured || s.isHeader(); structured {
+		s.end(&found)
 		return found.names
 	}
 	return commonLicenses(data)
 }
 
-// stanzaFields returns the first lines of the fields of a stanza, by name in lower case, and of Files all of it.
-func stanzaFields(stanza string) map[string]string {
-	fields := map[string]string{}
-	name := ""
-	for line := range strings.SplitSeq(stanza, "\n") {
-		switch {
-		case line == "" || line[0] == '#':
-		case line[0] == ' ' || line[0] == '\t':
-			if name == "files" || name != "" && fields[name] == "" && name != "license" {
-				fields[name] = strings.TrimSpace(fields[name] + " " + strings.TrimSpace(line))
-			}
-		default:
-			key, value, ok := strings.Cut(line, ":")
-			if name = strings.ToLower(strings.TrimSpace(key)); ok {
-				fields[name] = strings.TrimSpace(value)
-			}
-		}
-	}
-	return fields
+// stanza is a group of fields of a copyright file.
+type stanza struct {
+	format, license []byte
+	// files says that it is about files, and shipped that they are others than those Debian adds to build the package.
+	files, shipped bool
+	// field is what an indented line goes on with: format, files or nothing that matters.
+	field string
 }
 
-// packagingOnly reports whether a stanza is about what Debian adds to build the package, which is not in it.
-func packagingOnly(files string) bool {
-	return !slices.ContainsFunc(strings.Fields(files), func(f string) bool { return !strings.HasPrefix(f, "debian/") })
+// The fields that may go on over several lines.
+const (
+	formatField = "format"
+	filesField  = "files"
+)
+
+// add takes a line, which is not empty. Only the first line of a licence names it; the others are its text.
+func (s *stanza) add(line []byte) {
+	if line[0] != ' ' && line[0] != '\t' {
+		name, value, ok := bytes.Cut(line, []byte(":"))
+		s.field, line = "", value
+		switch {
+		case !ok:
+			return
+		case bytes.EqualFold(name, []byte("format")), bytes.EqualFold(name, []byte("format-specification")):
+			s.field = formatField
+		case bytes.EqualFold(name, []byte("files")):
+			s.field, s.files = filesField, true
+		case bytes.EqualFold(name, []byte("license")):
+			s.license = bytes.TrimSpace(value)
+		}
+	}
+	switch {
+	case s.field == formatField && len(s.format) == 0:
+		s.format = bytes.TrimSpace(line)
+	case s.field == filesField && !s.shipped:
+		for pattern := range bytes.FieldsSeq(line) {
+			s.shipped = s.shipped || !bytes.HasPrefix(pattern, []byte("debian/"))
+		}
+	}
+}
+
+func (s *stanza) isHeader() bool { return len(s.format) > 0 && copyrightFormat.Match(s.format) }
+
+// end adds what the stanza says to found: if it is about files, or the whole, and not only the text of a licence others name. It begins
+// the next one.
+func (s *stanza) end(found *licenseList) {
+	if len(s.license) > 0 && (s.isHeader() || s.shipped) {
+		found.addShort(string(s.license))
+	}
+	*s = stanza{}
 }
 
 // licenseList is a list of licences, each once, in their order.
@@ -141,15 +166,17 @@ func (l *licenseList) addShort(name string) {
 
 var (
 	commonLicense = regexp.MustCompile(`/usr/share/common-licenses/([A-Za-z][A-Za-z]*(?:-[0-9][0-9.]*[0-9]|-[0-9])?)`)
-	anyLater      = regexp.MustCompile(`(?i)any\s+later\s+version`)
+	anyLater      = regexp.MustCompile(`any\s+later\s+version`)
 )
 
 // commonLicenses returns the licences a copyright file without form refers to.
 func commonLicenses(data []byte) []string {
 	var found licenseList
-	for _, match := range commonLicense.FindAllSubmatch(data, maxLicenses) {
+	matches := commonLicense.FindAllSubmatch(data, maxLicenses)
+	later := len(matches) > 0 && anyLater.Match(data)
+	for _, match := range matches {
 		name := string(match[1])
-		if strings.Contains(name, "GPL") && anyLater.Match(data) {
+		if later && strings.Contains(name, "GPL") {
 			name += "+"
 		}
 		found.add(name)
