@@ -221,6 +221,12 @@ func (g *Gate) gatherConfig(ctx context.Context, p Policy, e *Evidence) error {
 	return nil
 }
 
+// isRefused reports whether e, with more of it still to be gathered, leads to a refusal whatever that is.
+func (g *Gate) isRefused(in Inputs, p Policy, e Evidence) bool {
+	early := Decide(in.Policies, e, g.o.Now())
+	return p.Mode == Enforce && slices.ContainsFunc(early.Reasons, func(r Reason) bool { return r.Rule != RuleUnexamined })
+}
+
 // largeConfig is the gap a config of that size is.
 func largeConfig(m oci.Manifest) Gap {
 	return Gap{Kind: GapConfig, Why: fmt.Sprintf("the config is %d bytes, at most %d are read", m.Config.Size, maxConfigBytes)}

@@ -363,6 +363,40 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string])
 	return g.conclude(ctx, in, e, step)
 }
 
+// gatherLayers adds to e what its layers hold and what is known to be bad of that. Dying here leaves inventories, which are true
+// whatever becomes of this candidate, and layers nobody can be served.
+func (g *Gate) gatherLayers(ctx context.Context, in Inputs, p Policy, e *Evidence, step func(string, func() error) error) error {
+	err := step(StepInventory, func() (err error) {
+		e.Inventory, err = g.inventory(ctx, e.Candidate, e.Manifest, p.looksFor())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	e.Gaps = append(e.Gaps, e.Inventory.Gaps...)
+	if p.OS != nil && p.OS.DenyEndOfLife {
+		if g.o.EndOfLife == nil {
+			return &NoVerdict{StepInventory, errNoLifetimes}
+		}
+		e.EndOfLife, _ = g.o.EndOfLife(e.Inventory)
+	}
+	if p.matchesAdvisories() {
+		err := step(StepMatch, func() error {
+			findings, gaps, err := g.o.Advisories.Match(ctx, in.Snapshot, e.Inventory)
+			e.Findings, e.Gaps = findings, append(e.Gaps, gaps...)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if until := in.Snapshot.Until; !until.IsZero() && !g.o.Now().Before(until) {
+			e.Gaps = append(e.Gaps, Gap{Kind: GapStaleAdvisories, Why: "the advisory data counted until " + until.Format(time.RFC3339)})
+		}
+	}
+	e.Examined = true
+	return nil
+}
+
 // conclude decides, records and remembers. Once the record is written the verdict is a fact that survives; until then there is
 // none, and the next request judges again.
 func (g *Gate) conclude(ctx context.Context, in Inputs, e Evidence, step func(string, func() error) error) (Verdict, error) {
