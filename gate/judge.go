@@ -24,6 +24,7 @@ const maxStarted = 64
 const (
 	StepHold      = "holding"
 	StepVerify    = "verifying signatures"
+	StepConfig    = "reading the config"
 	StepInventory = "reading layers"
 	StepMalware   = "looking for malware"
 	StepMatch     = "matching advisories"
@@ -64,8 +65,14 @@ type Options struct {
 	MalwareMaxAge time.Duration
 	// MalwareFileBytes is the size of the largest file that Malware looks into.
 	MalwareFileBytes int64
-	Now              func() time.Time
-	Log              *slog.Logger
+	// EndOfLife returns when the distribution of an image is no longer mended, UTC; ok is false when that is not known. Without it
+	// there is no verdict by policies that ask for that.
+	EndOfLife func(inv Inventory) (end time.Time, ok bool)
+	// SecretKinds returns the kinds of secrets in a text that a config holds, sorted, each once. Without it there is no verdict by
+	// policies that ask for secrets.
+	SecretKinds func(text []byte) []string
+	Now         func() time.Time
+	Log         *slog.Logger
 	// Observe is told how long each step took and how it ended. Nil for nobody.
 	Observe func(step string, took time.Duration, err error)
 	// Decided is told of every verdict made, remembered ones not. Nil for nobody.
@@ -339,20 +346,31 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string])
 	if err := step(StepVerify, func() error { return g.gatherSignatures(ctx, in, p, &e) }); err != nil {
 		return Verdict{}, err
 	}
+	// The config: another of them. What is certain already and dropped needs none; what is kept is completed below.
+	if p.needsConfig(e) && (!g.isRefused(in, p, e) || p.OnFail == Quarantine && !p.needsLayers(e)) {
+		if err := step(StepConfig, func() error { return g.gatherConfig(ctx, p, &e) }); err != nil {
+			return Verdict{}, err
+		}
+	}
 	if !p.needsLayers(e) {
 		return g.conclude(ctx, in, e, step)
 	}
 	// A refusal that is certain without the layers does not wait for them. Dropped bytes need no further look; bytes that are
 	// kept for review are examined with nobody waiting, unless all their layers are known.
-	if early := Decide(in.Policies, e, g.o.Now()); p.Mode == Enforce && len(early.Reasons) > 1 {
+	if g.isRefused(in, p, e) {
 		known := false
-		if early.Keep {
+		if p.OnFail == Quarantine {
 			if known, err = g.allKnown(ctx, held.Manifest, p.looksFor()); err != nil {
 				return Verdict{}, &NoVerdict{StepInventory, err}
 			}
 		}
 		if !known {
 			return g.conclude(ctx, in, e, step)
+		}
+		if p.needsConfig(e) && !e.ConfigExamined {
+			if err := step(StepConfig, func() error { return g.gatherConfig(ctx, p, &e) }); err != nil {
+				return Verdict{}, err
+			}
 		}
 	}
 	if err := g.gatherLayers(ctx, in, p, &e, p.looksFor(), step); err != nil {
@@ -372,7 +390,7 @@ func (g *Gate) gatherLayers(ctx context.Context, in Inputs, p Policy, e *Evidenc
 		return err
 	}
 	if p.ReadsLayers() {
-		e.Gaps = slices.Clone(e.Inventory.Gaps)
+		e.Gaps = append(e.Gaps, e.Inventory.Gaps...)
 	} else { // nothing else is asked for than what is only warned of
 		e.SecretGaps = slices.Clone(e.Inventory.Gaps)
 	}
@@ -386,7 +404,13 @@ func (g *Gate) gatherLayers(ctx context.Context, in Inputs, p Policy, e *Evidenc
 		}
 	}
 	e.Looked = Look{Secrets: look.Secrets || e.Inventory.secretsRead, Malware: look.Malware}
-	if p.Vulnerabilities != nil {
+	if p.OS != nil && p.OS.DenyEndOfLife {
+		if g.o.EndOfLife == nil {
+			return &NoVerdict{StepInventory, errNoLifetimes}
+		}
+		e.EndOfLife, _ = g.o.EndOfLife(e.Inventory)
+	}
+	if p.matchesAdvisories() {
 		err := step(StepMatch, func() error {
 			findings, gaps, err := g.o.Advisories.Match(ctx, in.Snapshot, e.Inventory)
 			e.Findings, e.Gaps = findings, append(e.Gaps, gaps...)
@@ -522,8 +546,15 @@ func (g *Gate) examine(ctx context.Context, in Inputs) (Verdict, error) {
 	}
 	p, _ := in.Policies.For(in.Candidate.Repository)
 	e := Evidence{Candidate: in.Candidate, Manifest: held.Manifest, SizeBytes: int64(len(held.Content.Raw))}
-	if err := g.gatherLayers(ctx, in, p, &e, p.looksFor().and(p.looksAfter()), step); err != nil {
-		return Verdict{}, err
+	if p.needsConfig(e) {
+		if err := step(StepConfig, func() error { return g.gatherConfig(ctx, p, &e) }); err != nil {
+			return Verdict{}, err
+		}
+	}
+	if look := p.looksFor().and(p.looksAfter()); p.needsLayers(e) || look != (Look{}) {
+		if err := g.gatherLayers(ctx, in, p, &e, look, step); err != nil {
+			return Verdict{}, err
+		}
 	}
 	if err := step(StepVerify, func() error { return g.gatherSignatures(ctx, in, p, &e) }); err != nil {
 		return Verdict{}, err

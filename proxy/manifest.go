@@ -91,9 +91,14 @@ func (p *Proxy) openManifest(ctx context.Context, x *exchange, q oci.Request) (m
 	if err != nil {
 		return manifest{}, err
 	}
+	c := gate.Candidate{Repository: repo, Digest: desc.Digest}
+	warning, err := p.judgeTag(c, q)
+	if err != nil {
+		return manifest{}, err
+	}
 	hold, cancel := context.WithTimeout(ctx, p.o.Hold)
 	defer cancel()
-	m, err := p.admitted(ctx, hold, gate.Candidate{Repository: repo, Digest: desc.Digest})
+	m, err := p.admitted(ctx, hold, c)
 	if err != nil {
 		return manifest{}, err
 	}
@@ -103,7 +108,7 @@ func (p *Proxy) openManifest(ctx context.Context, x *exchange, q oci.Request) (m
 		}
 	}
 	m.stale = stale
-	return m, nil
+	return m.warned(warning), nil
 }
 
 // statManifest returns what a manifest is, and its content only if it is known to be allowed. A digest that was released here
@@ -115,6 +120,10 @@ func (p *Proxy) statManifest(ctx context.Context, x *exchange, q oci.Request) (m
 		return manifest{}, err
 	}
 	c := gate.Candidate{Repository: repo, Digest: desc.Digest}
+	warning, err := p.judgeTag(c, q)
+	if err != nil {
+		return manifest{}, err
+	}
 	released, err := p.o.History.Released(ctx, c)
 	if err != nil {
 		return manifest{}, unavailable("could not look up what was released", err)
@@ -124,7 +133,7 @@ func (p *Proxy) statManifest(ctx context.Context, x *exchange, q oci.Request) (m
 		defer cancel()
 		m, err := p.admitted(ctx, hold, c)
 		m.stale = stale
-		return m, err
+		return m.warned(warning), err
 	}
 	if desc.MediaType == "" { // nobody has told it and the size yet
 		if desc, stale, err = p.o.Resolver.Resolve(ctx, repo, q.Digest.String()); err != nil {
@@ -135,7 +144,7 @@ func (p *Proxy) statManifest(ctx context.Context, x *exchange, q oci.Request) (m
 		}
 	}
 	p.o.Judge.Start(c)
-	return manifest{desc: desc, stale: stale}, nil
+	return manifest{desc: desc, stale: stale, warning: warning}, nil
 }
 
 // resolve returns the descriptor q asks for; of a digest at an upstream nothing more than that.

@@ -35,6 +35,8 @@ type Judge interface {
 	Judge(ctx context.Context, c gate.Candidate) (gate.Verdict, error)
 	// Start begins to judge c and does not wait.
 	Start(c gate.Candidate)
+	// JudgeTag returns the verdict on asking for c by a tag, besides that on c itself. It does not wait for anything.
+	JudgeTag(c gate.Candidate, tag string) gate.Verdict
 }
 
 // Released opens what has been released, and has no way to open anything else. Implementations are safe for concurrent use.

@@ -184,6 +184,9 @@ func (w waits) Judge(ctx context.Context, c gate.Candidate) (gate.Verdict, error
 // Start implements proxy.Judge.
 func (w waits) Start(c gate.Candidate) { w.judge.Start(c) }
 
+// JudgeTag implements proxy.Judge.
+func (w waits) JudgeTag(c gate.Candidate, tag string) gate.Verdict { return w.judge.JudgeTag(c, tag) }
+
 // buildHandlers returns what answers clients and what answers operators. When ctx ends so do readiness and the waits for verdicts.
 func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, admin http.Handler) {
 	c := in.config
