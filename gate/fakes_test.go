@@ -69,10 +69,17 @@ const maxImageBytes = 1 << 20
 func (w *world) gate() *gate.Gate { return w.gateFor(maxImageBytes) }
 
 func (w *world) gateFor(maxImageBytes int64) *gate.Gate {
-	g := gate.New(gate.Options{
+	return w.gateWith(func(o *gate.Options) { o.MaxImageBytes = maxImageBytes })
+}
+
+// gateWith returns a gate whose options change has changed.
+func (w *world) gateWith(change func(*gate.Options)) *gate.Gate {
+	o := gate.Options{
 		Bytes: w, Releases: w, Scanner: w, Advisories: w, Signatures: w, Policies: w, Verdicts: remembers{w}, Inventories: w, Records: w,
 		Attachments: w, Now: w.clock, Log: slog.New(slog.DiscardHandler), Workers: 4, MaxImageBytes: maxImageBytes, Platforms: []string{"linux/amd64"},
-	})
+	}
+	change(&o)
+	g := gate.New(o)
 	w.t.Cleanup(g.Close)
 	return g
 }

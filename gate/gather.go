@@ -32,7 +32,7 @@ func (g *Gate) gatherSignatures(ctx context.Context, in Inputs, p Policy, e *Evi
 
 func (g *Gate) findSignatures(ctx context.Context, in Inputs, p Policy, e *Evidence) error {
 	wanted := p.wanted(*e)
-	if wanted.Nothing() && !p.ReadsLayers() {
+	if wanted.Nothing() && !p.ReadsLayers() && p.MinAge == 0 {
 		return nil
 	}
 	if e.Manifest.IsEvidence() {

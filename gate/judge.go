@@ -43,7 +43,7 @@ func (e *NoVerdict) Error() string { return e.Step + ": " + e.Err.Error() }
 // Unwrap returns the cause.
 func (e *NoVerdict) Unwrap() error { return e.Err }
 
-// Options are what a Gate is built from. Every interface but Attachments is needed.
+// Options are what a Gate is built from. Every interface but Sightings and Attachments is needed.
 type Options struct {
 	Bytes       Bytes
 	Releases    Releases
@@ -54,6 +54,8 @@ type Options struct {
 	Verdicts    Verdicts
 	Inventories Inventories
 	Records     Records
+	// Sightings may be nil: then nothing has any age.
+	Sightings Sightings
 	// Attachments may be nil: then nothing is known of what is attached to a candidate but by looking.
 	Attachments Attachments
 	Now         func() time.Time
@@ -316,6 +318,9 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string])
 	}
 	p, matched := in.Policies.For(in.Candidate.Repository)
 	e := Evidence{Candidate: in.Candidate, Manifest: held.Manifest, SizeBytes: int64(len(held.Content.Raw))}
+	if err := step(StepRecord, func() error { return g.see(ctx, &e) }); err != nil {
+		return Verdict{}, err
+	}
 	if !matched { // certain already: nothing more is fetched
 		return g.conclude(ctx, in, e, step)
 	}
@@ -395,7 +400,8 @@ func (g *Gate) settle(ctx context.Context, in Inputs, v Verdict, e Evidence, mad
 	if made {
 		g.report(ctx, v)
 	}
-	if made && v.Allowed() && e.Manifest.IsIndex() {
+	// Children of one that is too young are judged too, so that they come of age with it.
+	if young := hasRule(v.Reasons, RuleMinAge); made && (v.Allowed() || young) && e.Manifest.IsIndex() {
 		g.startChildren(v.Candidate(), e.Manifest)
 	}
 	if !v.Allowed() && !v.Keep {
@@ -422,7 +428,7 @@ func (g *Gate) report(ctx context.Context, v Verdict) {
 		"packages", v.Packages, "complete", v.Complete, "snapshot", v.SnapshotID)
 }
 
-// startChildren judges, ahead of the client that is about to ask, the children of an admitted index for the usual platforms.
+// startChildren judges, ahead of the client that is about to ask, the children of an index for the usual platforms.
 func (g *Gate) startChildren(index Candidate, m oci.Manifest) {
 	for _, child := range m.Manifests {
 		if child.Platform != nil && slices.Contains(g.o.Platforms, child.Platform.OS+"/"+child.Platform.Architecture) {
@@ -483,6 +489,9 @@ func (g *Gate) examine(ctx context.Context, in Inputs) (Verdict, error) {
 	}
 	p, _ := in.Policies.For(in.Candidate.Repository)
 	e := Evidence{Candidate: in.Candidate, Manifest: held.Manifest, SizeBytes: int64(len(held.Content.Raw))}
+	if err := step(StepRecord, func() error { return g.see(ctx, &e) }); err != nil {
+		return Verdict{}, err
+	}
 	if err := g.gatherLayers(ctx, in, p, &e, step); err != nil {
 		return Verdict{}, err
 	}

@@ -69,6 +69,11 @@ type Policy struct {
 	// Secrets is nil when the policy does not look into layers for them.
 	Secrets *SecretRule
 	Image   ImageRule
+	// MinAge is how long a candidate must have been known here; 0 for no time.
+	MinAge time.Duration
+	// LastGood is for how long after a tag has moved on what it stood for before may be served in its place, while that alone is allowed;
+	// 0 for not at all. No verdict depends on it.
+	LastGood time.Duration
 	// TolerateGaps are the kinds of gaps that do not deny.
 	TolerateGaps []GapKind
 }

@@ -55,6 +55,7 @@ const (
 	RuleGap             Rule = "gap"             // something stayed unexamined
 	RuleSize            Rule = "size"            // larger than the policy allows
 	RuleForeignLayers   Rule = "foreign-layers"  // layers that clients fetch past us
+	RuleMinAge          Rule = "min-age"         // seen here for the first time too recently
 	RuleUnexamined      Rule = "unexamined"      // the layers were not looked into; only together with another reason, early
 )
 
@@ -66,7 +67,7 @@ func Rules() []Rule {
 // WaivableRules returns the rules a waiver may name, in the order reasons are given. That no policy matches, or that nobody has
 // looked, cannot be waived.
 func WaivableRules() []Rule {
-	return []Rule{RuleSignatures, RuleAttestations, RuleDenyList, RuleVulnerabilities, RuleSecrets, RuleForeignLayers, RuleSize, RuleGap}
+	return []Rule{RuleSignatures, RuleAttestations, RuleDenyList, RuleVulnerabilities, RuleSecrets, RuleForeignLayers, RuleSize, RuleMinAge, RuleGap}
 }
 
 // Reason is why a candidate is denied, or would be.
@@ -117,6 +118,8 @@ type Verdict struct {
 	// limit, the first waiver to lapse, the end of a grace period and the snapshot's limit.
 	JudgedAt time.Time `json:"judged_at"`
 	Until    time.Time `json:"until"`
+	// FirstSeen is when the candidate was first seen here, UTC; zero when that is not known.
+	FirstSeen time.Time `json:"first_seen,omitzero"`
 	// Key identifies the inputs; the fields below say which they were.
 	Key            string `json:"key"`
 	PolicyRevision string `json:"policy_revision"`

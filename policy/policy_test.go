@@ -97,6 +97,8 @@ policies:
   - name: production
     match: {repositories: ["docker.io/**", "registry.example_5000/*", "apps/**"], except: ["apps/sandbox/**"]}
     mode: warn
+    min_age: 24h
+    last_good: 720h
     on_fail: quarantine
     require:
       signatures: {any_of: [release-key, ci], all_of: [security], at_least: 2, max_age: 720h, every_child: true}
@@ -138,6 +140,7 @@ func TestParseReadsEveryField(t *testing.T) {
 				Except: patterns(t, "apps/sandbox/**"),
 				Mode:   gate.Warn,
 				OnFail: gate.Quarantine,
+				MinAge: 24 * time.Hour, LastGood: 720 * time.Hour,
 				Signatures: gate.SignatureRule{
 					AnyOf: []string{"release-key", "ci"}, AllOf: []string{"security"}, AtLeast: 2, MaxAge: 720 * time.Hour, EveryChild: true,
 				},
@@ -160,7 +163,7 @@ func TestParseReadsEveryField(t *testing.T) {
 				Image:        gate.ImageRule{MaxBytes: 4 << 30, UnsafeForeignLayers: true},
 				TolerateGaps: []gate.GapKind{gate.GapLimit, gate.GapNoAdvisories},
 			},
-			{Name: "rest", File: "full.yaml", Line: 18, Match: patterns(t, "**"), Mode: gate.Enforce, OnFail: gate.Block},
+			{Name: "rest", File: "full.yaml", Line: 20, Match: patterns(t, "**"), Mode: gate.Enforce, OnFail: gate.Block},
 		},
 		Waivers: []gate.Waiver{
 			{

@@ -28,6 +28,8 @@ type canonicalPolicy struct {
 	Secrets         *gate.SecretRule `json:",omitempty"`
 	MaxBytes        int64
 	ForeignLayers   bool
+	MinAge          time.Duration `json:",omitempty"`
+	LastGood        time.Duration `json:",omitempty"`
 	TolerateGaps    []string
 }
 
@@ -83,6 +85,7 @@ func policyRevision(policies []gate.Policy) string {
 			AnyOf: unordered(p.Signatures.AnyOf, itself), AllOf: unordered(p.Signatures.AllOf, itself),
 			AtLeast: p.Signatures.AtLeast, MaxAge: p.Signatures.MaxAge, EveryChild: p.Signatures.EveryChild, VEX: unordered(p.VEX, itself),
 			MaxBytes: p.Image.MaxBytes, ForeignLayers: p.Image.UnsafeForeignLayers,
+			MinAge: p.MinAge, LastGood: p.LastGood,
 			TolerateGaps: unordered(p.TolerateGaps, func(k gate.GapKind) string { return string(k) }),
 		}
 		for _, a := range p.Attestations {
