@@ -55,6 +55,7 @@ var rules = map[string]rule{
 	"signing/kms":      {theirs: []string{"github.com/sigstore/sigstore"}},
 	"cache":            {ours: []string{"oci", "gate", "seal"}, theirs: []string{"github.com/hashicorp/golang-lru/v2", "github.com/redis/go-redis/v9"}},
 	"cache/cachetest":  {ours: []string{"oci", "gate"}, theirs: []string{"github.com/google/go-cmp"}},
+	"trail":            {ours: []string{"oci", "gate"}, notFromStd: []string{"net", "os", "database"}},
 	"proxy":            {ours: []string{"oci", "gate", "access", "hosted"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"forward":          {ours: []string{"oci", "gate"}},
 	"console":          {ours: []string{"oci", "gate", "access"}, theirs: []string{"github.com/prometheus/client_golang"}},
