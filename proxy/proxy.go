@@ -77,7 +77,7 @@ type History interface {
 	Released(ctx context.Context, c gate.Candidate) (bool, error)
 }
 
-// Options are what a Proxy is built from. Every interface and Log are needed; Hosted is nil where nothing is pushed.
+// Options are what a Proxy is built from. Every interface before Log, and Log, are needed; Hosted is nil where nothing is pushed.
 type Options struct {
 	Callers   Callers
 	Rights    Rights
@@ -90,6 +90,9 @@ type Options struct {
 	// DefaultUpstream is the host of the upstream for names that say none; empty for no such upstream.
 	DefaultUpstream string
 	Hosted          *Hosted
+	// Trail may be nil for nobody who is told, LastGood for nothing that is served in place of something else.
+	Trail    Trail
+	LastGood LastGood
 	// AdminURL is where people find the console; denials point there. Empty for no pointer.
 	AdminURL string
 	// Hold is how long a client waits for a verdict; 0 for 55 s.

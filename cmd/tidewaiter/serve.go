@@ -105,6 +105,7 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 	})
 	running.Go(func() { in.keepFresh(ctx) })
 	running.Go(func() { in.tend(ctx) })
+	running.Go(func() { in.trail.Run(ctx) })
 	if c.forwards() {
 		running.Go(func() { in.forwarder.Run(ctx) })
 	}
@@ -196,9 +197,11 @@ func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, a
 	p := proxy.New(proxy.Options{
 		Callers: in.access, Rights: in.access,
 		Judge: waits{judge: in.gate, until: ctx}, Released: in.quarantine.Released(), Resolver: resolver{in.upstreams}, Referrers: in.contents(), History: in.ledger,
+		Trail: in.trail, LastGood: lastGood{in.policies, in.trail, time.Now},
 		Hosted: in.proxied(), Log: in.log, DefaultUpstream: c.DefaultUpstream, AdminURL: strings.TrimSuffix(adminURL, "/"), Hold: c.Gate.Hold, Platforms: c.Gate.Platforms,
 	})
 	in.meters.watch(in, p.Metrics()...)
+	in.meters.trail.watch(in.trail, in.meters.registry)
 	var reviewers console.Access // nil for everybody who reaches the address
 	if c.hasReviewers() {
 		reviewers = in.access
