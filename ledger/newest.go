@@ -7,22 +7,18 @@ import (
 	"github.com/tidewaiter/tidewaiter/gate"
 )
 
-// Newest returns the newest verdict on c, whether or not it still counts. ok is false when there is none that is believed.
+// Newest returns the last verdict recorded about c, whether it still counts or not. ok is false when none was.
 func (l *Ledger) Newest(ctx context.Context, c gate.Candidate) (v gate.Verdict, ok bool, err error) {
-	name, found, err := ask(ctx, l, c.Repository, func(r *repository) (string, bool) {
-		m, ok := r.manifests[c.Digest]
-		if !ok {
-			return "", false
+	names, _, err := ask(ctx, l, c.Repository, func(r *repository) (names []string, found bool) {
+		if m, ok := r.manifests[c.Digest]; ok {
+			names = []string{m.newest().name}
 		}
-		return m.newest().name, true
+		return names, len(names) > 0
 	})
 	if err != nil {
 		return gate.Verdict{}, false, fmt.Errorf("looking up the newest verdict on %s: %w", c, err)
 	}
-	if !found {
-		return gate.Verdict{}, false, nil
-	}
-	vs, err := l.verdicts(ctx, c, []string{name})
+	vs, err := l.verdicts(ctx, c, names)
 	if err != nil || len(vs) == 0 {
 		return gate.Verdict{}, false, err
 	}

@@ -257,7 +257,7 @@ func (t *Trail) putBack(taken map[pullKey]*tally) {
 
 // Pullers are those who were sent a manifest.
 type Pullers struct {
-	// Clients are those that are told apart, the last to pull first.
+	// Clients are those that are told apart, the last to pull first; never nil where it was looked up.
 	Clients []Pull `json:"clients"`
 	// Others counts the pulls of those that are too many to tell apart.
 	Others uint64 `json:"others,omitempty"`
@@ -291,7 +291,7 @@ func (t *Trail) PulledBy(ctx context.Context, c gate.Candidate) (Pullers, error)
 
 // pullers returns who was sent d since then.
 func (s *pulls) pullers(d oci.Digest, since time.Time) Pullers {
-	var found Pullers
+	found := Pullers{Clients: []Pull{}}
 	for _, p := range s.byDigest[d] {
 		switch {
 		case p.Last.Before(since):
@@ -307,8 +307,27 @@ func (s *pulls) pullers(d oci.Digest, since time.Time) Pullers {
 	return found
 }
 
-// LastPulled returns when each manifest of repo was last sent to anybody, by what is on record or pending; what never was is not in it.
-func (t *Trail) LastPulled(ctx context.Context, repo oci.Repository) (map[oci.Digest]time.Time, error) {
+// LastPulled returns when each of candidates was last sent to anybody, UTC, by what is kept; those that never were are not in it.
+func (t *Trail) LastPulled(ctx context.Context, candidates []gate.Candidate) (map[gate.Candidate]time.Time, error) {
+	byRepo, found := map[oci.Repository]map[oci.Digest]time.Time{}, map[gate.Candidate]time.Time{}
+	for _, c := range candidates {
+		last, ok := byRepo[c.Repository]
+		if !ok {
+			var err error
+			if last, err = t.lastPulledOf(ctx, c.Repository); err != nil {
+				return nil, err
+			}
+			byRepo[c.Repository] = last
+		}
+		if at, ok := last[c.Digest]; ok {
+			found[c] = at
+		}
+	}
+	return found, nil
+}
+
+// lastPulledOf returns when each manifest of repo was last sent to anybody, by what is on record or pending.
+func (t *Trail) lastPulledOf(ctx context.Context, repo oci.Repository) (map[oci.Digest]time.Time, error) {
 	last := map[oci.Digest]time.Time{}
 	note := func(d oci.Digest, at time.Time) {
 		if last[d].Before(at) {
@@ -352,7 +371,7 @@ func (t *Trail) expire(ctx context.Context) {
 
 // held returns the manifests of repo that somebody was sent.
 func (t *Trail) held(ctx context.Context, repo oci.Repository) (map[oci.Digest]time.Time, error) {
-	last, err := t.LastPulled(ctx, repo)
+	last, err := t.lastPulledOf(ctx, repo)
 	since := t.o.Now().Add(-t.o.Keep)
 	maps.DeleteFunc(last, func(_ oci.Digest, at time.Time) bool { return at.Before(since) })
 	return last, err

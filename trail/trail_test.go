@@ -351,8 +351,8 @@ func TestPulls(t *testing.T) {
 		tr.Flush(t.Context())
 		s.clock.pass(time.Hour)
 		tr.Pulled(image(nginx, "b"), node1)
-		got, err := tr.LastPulled(t.Context(), nginx)
-		if diff := cmp.Diff(got, map[oci.Digest]time.Time{a.Digest: noon, digestOf("b"): noon.Add(time.Hour)}); err != nil || diff != "" {
+		got, err := tr.LastPulled(t.Context(), []gate.Candidate{a, image(nginx, "b"), image(nginx, "c"), image(web, "a")})
+		if diff := cmp.Diff(got, map[gate.Candidate]time.Time{a: noon, image(nginx, "b"): noon.Add(time.Hour)}); err != nil || diff != "" {
 			t.Errorf("%v (-got +want):\n%s", err, diff)
 		}
 	})

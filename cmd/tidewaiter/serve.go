@@ -207,7 +207,8 @@ func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, a
 		reviewers = in.access
 	}
 	return in.withTokens(p), console.New(console.Options{
-		Access:  reviewers,
+		Access: reviewers,
+		Trail:  in.trail, Judge: whole{in},
 		History: in.ledger, Resolver: in.contents(), Hosts: in.hosted.Hosts, Metrics: in.meters.registry, Log: in.log, Ready: ready,
 		DefaultUpstream: c.DefaultUpstream, Version: version, Unsafe: c.unsafe(),
 	})
