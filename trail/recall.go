@@ -160,11 +160,14 @@ func (t *Trail) recallIn(ctx context.Context, repo oci.Repository) error {
 			err = t.recallOver(ctx, gate.Candidate{Repository: repo, Digest: d})
 		}
 	}
-	t.recalls.peek(repo, func(s *recalls) { t.countRecalled(repo, s.count()) })
+	t.countRecalled(repo)
 	return err
 }
 
-func (t *Trail) countRecalled(repo oci.Repository, n int) {
+// countRecalled counts what is recalled of repo, by what is in memory.
+func (t *Trail) countRecalled(repo oci.Repository) {
+	n := 0
+	t.recalls.peek(repo, func(s *recalls) { n = s.count() })
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if n == 0 {
@@ -200,6 +203,7 @@ func (t *Trail) recallOne(ctx context.Context, c gate.Candidate) error {
 	if err != nil || !news {
 		return err
 	}
+	t.countRecalled(c.Repository)
 	by, err := t.PulledBy(ctx, c)
 	if err != nil { // it is recalled all the same, and who has it can be asked for later
 		t.fail(ctx, "looking up who has what is recalled", c.Repository, err)
