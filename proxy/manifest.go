@@ -81,22 +81,16 @@ func (p *Proxy) openManifest(ctx context.Context, x *exchange, q oci.Request) (m
 	}
 	hold, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	c := gate.Candidate{Repository: x.repo, Digest: desc.Digest}
-	open := p.admitted
-	if q.Tag != "" && (q.NS != "" || lastGood) {
-		open = p.admittedWhole
+	m, err := p.admitted(ctx, hold, gate.Candidate{Repository: x.repo, Digest: desc.Digest})
+	whole := err
+	if err == nil && q.Tag != "" && (q.NS != "" || lastGood) {
+		whole = p.childrenAllowed(hold, x.repo, m)
 	}
-	m, err := open(ctx, hold, c)
-	why := ""
-	switch {
-	case !lastGood || ctx.Err() != nil:
-	case isDenial(err):
-		why = lastGoodDenied
-	case err != nil && hold.Err() != nil:
-		why = lastGoodPending
+	if q.NS != "" { // other clients may have what is admitted of an index
+		err = whole
 	}
-	if why != "" {
-		if good, ok := p.lastGood(ctx, x, q, desc.Digest, err, why); ok {
+	if why := whyLastGood(hold, whole); lastGood && why != "" && ctx.Err() == nil {
+		if good, ok := p.lastGood(ctx, x, q, desc.Digest, whole, why); ok {
 			return good, nil
 		}
 	}
@@ -169,18 +163,6 @@ func (p *Proxy) admitted(ctx, hold context.Context, c gate.Candidate) (manifest,
 		return manifest{}, fmt.Errorf("opening %s: got %s", c, content.Digest)
 	}
 	return manifest{desc: content.Descriptor(), raw: content.Raw, warning: v.WarningSummary()}, nil
-}
-
-// admittedWhole is admitted of an image with its children for the platforms in use, of which none is denied.
-func (p *Proxy) admittedWhole(ctx, hold context.Context, c gate.Candidate) (manifest, error) {
-	m, err := p.admitted(ctx, hold, c)
-	if err != nil {
-		return manifest{}, err
-	}
-	if err := p.childrenAllowed(hold, c.Repository, m); err != nil {
-		return manifest{}, err
-	}
-	return m, nil
 }
 
 // maxStartedChildren bounds the children of one index that are judged side by side. Indexes have one or two for the platforms of a

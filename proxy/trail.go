@@ -72,6 +72,18 @@ const (
 	lastGoodPending = "pending"
 )
 
+// whyLastGood returns why something else may be served than what refusal refuses, as metrics have it: it is denied, or the client has
+// waited for the verdict as long as it should. Empty when there is no refusal, and when the verdict failed: that may be our own fault.
+func whyLastGood(hold context.Context, refusal error) string {
+	switch {
+	case isDenial(refusal):
+		return lastGoodDenied
+	case refusal != nil && hold.Err() != nil:
+		return lastGoodPending
+	}
+	return ""
+}
+
 // lastGood returns the last digest that x's tag stood for before now and that is allowed by a verdict of its own, its children for the
 // platforms in use too; ok is false when there is none. refusal is what is answered otherwise; why is one of the words above.
 func (p *Proxy) lastGood(ctx context.Context, x *exchange, q oci.Request, now oci.Digest, refusal error, why string) (m manifest, ok bool) {
@@ -87,8 +99,8 @@ func (p *Proxy) lastGood(ctx context.Context, x *exchange, q oci.Request, now oc
 		if !p.wasServed(ctx, x, c) {
 			continue
 		}
-		m, err := p.admittedWhole(ctx, hold, c)
-		if err != nil {
+		m, err := p.admitted(ctx, hold, c)
+		if err != nil || p.childrenAllowed(hold, x.repo, m) != nil {
 			continue
 		}
 		m.replaces, m.refusal = now, answerTo(refusal).Message
