@@ -276,6 +276,29 @@ func TestLastGood(t *testing.T) {
 	if n := p.metric(t, "tidewaiter_tombstones_total", ""); n != 0 {
 		t.Errorf("%g tombstones were answered", n)
 	}
+	t.Run("an index gives way when a child is denied, and is not eligible", func(t *testing.T) {
+		index := func(lodash string) oci.Digest {
+			child, err := s.upstream.PushImage("shop/multi", "", ocitest.Image{
+				Layers: shop(lodash, noise(1000, 1)), Platform: oci.Platform{OS: "linux", Architecture: "amd64"},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			desc, err := s.upstream.PushIndex("shop/multi", "1.0", child)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return desc.Digest
+		}
+		good := index(goodLodash)
+		p.get(t, "/v2/"+host+"/shop/multi/manifests/1.0")
+		bad := index(badLodash)
+		if got := p.get(t, "/v2/"+host+"/shop/multi/manifests/1.0").header.Get("Docker-Content-Digest"); got != good.String() {
+			t.Errorf("got %s, want %s", got, good)
+		}
+		invocation{"by the verdict on the child", []string{"eligible", "--server", "http://" + p.admin, host + "/shop/multi:1.0"}, 0,
+			[]string{"@" + good.String(), "deny  " + bad.String(), "CVE-2019-10744"}, nil}.run(t)
+	})
 	t.Run("nothing is served in place of it once all before it are denied", func(t *testing.T) {
 		s.replaceAdvisories(t, p, withdrawn())
 		if got := p.get(t, path+"1.0"); got.status != http.StatusForbidden {

@@ -111,13 +111,20 @@ func (t *Trail) suspectAll(ctx context.Context) {
 	}
 }
 
-// recall looks through the suspect repositories, once each. What could not be looked through stays suspect.
+// recall looks through the suspect repositories, once each, as far as it gets before pulls have to be put on record again. What could
+// not be looked through stays suspect.
 func (t *Trail) recall(ctx context.Context) {
 	t.mu.Lock()
 	suspect := t.suspect
 	t.suspect = map[oci.Repository]bool{}
 	t.mu.Unlock()
+	began := t.o.Now()
 	for repo := range suspect {
+		if t.o.Now().Sub(began) >= flushEvery {
+			t.suspects(repo)
+			t.nudge()
+			continue
+		}
 		if err := t.recallIn(ctx, repo); err != nil {
 			t.fail(ctx, "looking for what must be recalled", repo, err)
 			t.suspects(repo)

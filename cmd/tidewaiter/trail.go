@@ -10,7 +10,6 @@ import (
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/ledger"
 	"github.com/tidewaiter/tidewaiter/oci"
-	"github.com/tidewaiter/tidewaiter/policy"
 	"github.com/tidewaiter/tidewaiter/trail"
 )
 
@@ -19,13 +18,18 @@ const minTrail = 24 * time.Hour
 
 // openTrail opens what is known of who saw and pulled what.
 func (in *instance) openTrail() {
-	in.trail = trail.New(trail.Options{
-		Sightings: ledger.NewLog[trail.Sighting](in.ledger, "sightings"), Tags: ledger.NewLog[trail.Tagged](in.ledger, "tags"),
-		Pulls: ledger.NewLog[trail.Pulls](in.ledger, "pulls"), Recalls: ledger.NewLog[trail.Recall](in.ledger, "recalls"),
-		Verdicts: withdrawals{in.ledger}, Keep: in.config.Trail.Keep, Now: time.Now, Log: in.log,
-		Moved: in.moved, Recalled: in.recalled,
-	})
+	o := trailIn(in.ledger)
+	o.Keep, o.Now, o.Log, o.Moved, o.Recalled = in.config.Trail.Keep, time.Now, in.log, in.moved, in.recalled
+	in.trail = trail.New(o)
 	in.closers = append(in.closers, func() error { in.trail.Close(); return nil })
+}
+
+// trailIn returns the options of a trail that is kept in l.
+func trailIn(l *ledger.Ledger) trail.Options {
+	return trail.Options{
+		Sightings: ledger.NewLog[trail.Sighting](l, "sightings"), Tags: ledger.NewLog[trail.Tagged](l, "tags"),
+		Pulls: ledger.NewLog[trail.Pulls](l, "pulls"), Recalls: ledger.NewLog[trail.Recall](l, "recalls"), Verdicts: withdrawals{l},
+	}
 }
 
 // moved is told of every tag that looks like a version and moved.
@@ -72,7 +76,7 @@ func (w withdrawals) Withdrawn(ctx context.Context, repo oci.Repository) ([]gate
 
 // lastGood is what tags stood for before, for as long as policies say. It implements proxy.LastGood.
 type lastGood struct {
-	policies *policy.Files
+	policies gate.Policies
 	trail    *trail.Trail
 	now      func() time.Time
 }
