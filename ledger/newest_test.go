@@ -22,11 +22,18 @@ func TestNewest(t *testing.T) {
 		record(t, l, v)
 		want = v
 	}
+	then := admission(image, "then").JudgedAt
 	c.pass(1000 * time.Hour)
 	for when, asked := range map[string]*Ledger{"at once": l, "after a restart": openLedger(t, s, c)} {
 		got, ok, err := asked.Newest(t.Context(), image)
 		if diff := cmp.Diff(got, want); !ok || err != nil || diff != "" {
 			t.Errorf("%s: %t, %v (-got +want):\n%s", when, ok, err, diff)
+		}
+		if first, ok, err := asked.FirstJudged(t.Context(), image); !first.Equal(then) || !ok || err != nil {
+			t.Errorf("%s: first judged %s, %t, %v, want %s", when, first, ok, err, then)
+		}
+		if first, ok, err := asked.FirstJudged(t.Context(), candidate(nginx, "another")); ok || err != nil {
+			t.Errorf("%s: another: first judged %s, %v", when, first, err)
 		}
 	}
 }

@@ -157,6 +157,16 @@ func (d *decided) Newest(_ context.Context, c gate.Candidate) (gate.Verdict, boo
 	return vs[len(vs)-1], true, nil
 }
 
+func (d *decided) FirstJudged(_ context.Context, c gate.Candidate) (time.Time, bool, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	vs := d.verdicts[c]
+	if len(vs) == 0 {
+		return time.Time{}, false, nil
+	}
+	return vs[0].JudgedAt, true, nil
+}
+
 // site is what replicas share, and what they told of.
 type site struct {
 	clock     *clock

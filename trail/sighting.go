@@ -67,13 +67,19 @@ func (t *Trail) FirstSeen(ctx context.Context, c gate.Candidate) (time.Time, err
 	if !at.IsZero() {
 		return at, nil
 	}
-	err := t.sightings.append(ctx, c.Repository, func(s *sightings) (Sighting, bool) {
-		if seen(s) {
-			return Sighting{}, false
-		}
-		at = t.o.Now().UTC()
-		return Sighting{Digest: c.Digest, At: at}, true
-	})
+	// What was judged before sightings were recorded was seen then.
+	judged, before, err := t.o.Verdicts.FirstJudged(ctx, c)
+	if err == nil {
+		err = t.sightings.append(ctx, c.Repository, func(s *sightings) (Sighting, bool) {
+			if seen(s) {
+				return Sighting{}, false
+			}
+			if at = t.o.Now().UTC(); before && judged.Before(at) && !judged.IsZero() {
+				at = judged.UTC()
+			}
+			return Sighting{Digest: c.Digest, At: at}, true
+		})
+	}
 	if err != nil {
 		return time.Time{}, fmt.Errorf("looking up when %s was first seen: %w", c, err)
 	}

@@ -44,6 +44,8 @@ type Verdicts interface {
 	Withdrawn(ctx context.Context, repo oci.Repository) ([]gate.Candidate, error)
 	// Newest returns the newest verdict on c. ok is false when there is none.
 	Newest(ctx context.Context, c gate.Candidate) (v gate.Verdict, ok bool, err error)
+	// FirstJudged returns when the first verdict on c was made. ok is false when there is none.
+	FirstJudged(ctx context.Context, c gate.Candidate) (at time.Time, ok bool, err error)
 }
 
 // Options are what a Trail is built from. Everything but the two funcs at the end is needed.

@@ -40,6 +40,20 @@ func TestFirstSeen(t *testing.T) {
 			t.Errorf("got %s: another repository has let it come of age", got)
 		}
 	})
+	t.Run("is when it was first judged, for what was judged before sightings were recorded", func(t *testing.T) {
+		s := newSite()
+		s.decide(c, gate.Allow)
+		s.clock.pass(1000 * time.Hour)
+		s.decide(c, gate.Deny)
+		for range 2 {
+			if got := mustSee(t, s.trail(), c); got != noon {
+				t.Errorf("got %s, want %s", got, noon)
+			}
+		}
+		if got := mustSee(t, s.trail(), image(web, "a")); got == noon {
+			t.Error("a verdict in another repository counts")
+		}
+	})
 	t.Run("is the earliest record of any replica", func(t *testing.T) {
 		s := newSite()
 		s.sightings.put(nginx, "000000", Sighting{c.Digest, noon.Add(-time.Hour)})
