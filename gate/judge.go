@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
-
-	"github.com/tidewaiter/tidewaiter/oci"
 )
 
 // judgeTimeout bounds one judging from the first byte to the record: the largest images seen, 20 GiB, at 12 MiB/s.
@@ -426,15 +424,6 @@ func (g *Gate) report(ctx context.Context, v Verdict) {
 		"digest", v.Digest.String(), "media_type", v.MediaType, "policy", v.Policy, "rules", slices.Compact(rules),
 		"reasons", v.Summary(), "warnings", v.WarningSummary(), "waived", len(v.Waived), "findings", len(v.Findings),
 		"packages", v.Packages, "complete", v.Complete, "snapshot", v.SnapshotID)
-}
-
-// startChildren judges, ahead of the client that is about to ask, the children of an index for the usual platforms.
-func (g *Gate) startChildren(index Candidate, m oci.Manifest) {
-	for _, child := range m.Manifests {
-		if child.Platform != nil && slices.Contains(g.o.Platforms, child.Platform.OS+"/"+child.Platform.Architecture) {
-			g.Start(Candidate{Repository: index.Repository, Digest: child.Digest})
-		}
-	}
 }
 
 // Examine returns the verdict on c as [Gate.Judge] does, but with everything looked into that the policy asks for: also where the
