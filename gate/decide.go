@@ -32,7 +32,7 @@ func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 		SizeBytes: e.SizeBytes, Attached: e.Manifest.Subject != nil || e.Manifest.IsEvidence(),
 		PolicyRevision: set.Revision, WaiverRevision: set.WaiverRevision,
 		Signatures: e.Signatures, Attestations: e.Attestations, Rejections: e.Rejections, Findings: e.Findings, Packages: len(e.Inventory.Packages),
-		JudgedAt: now.UTC(), Until: now.UTC().Add(verdictLifetime), Complete: true,
+		FirstSeen: e.FirstSeen, JudgedAt: now.UTC(), Until: now.UTC().Add(verdictLifetime), Complete: true,
 	}
 	for _, d := range e.Manifest.Blobs() {
 		v.Blobs = append(v.Blobs, d.Digest)
@@ -52,6 +52,7 @@ func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 	reasons = append(reasons, imageReasons(p, e.Manifest)...)
 	reasons = append(reasons, configReasons(p, e, now, &v)...)
 	reasons = append(reasons, hostileReasons(p, e)...)
+	reasons = append(reasons, ageReasons(p, e, now, &v)...)
 	reasons = append(reasons, signatureReasons(p, e, now)...)
 	reasons = append(reasons, attestationReasons(p, e, now)...)
 	standing, excused := excuseFindings(p, e, findingReasons(p, e, now, &v), now, &v)

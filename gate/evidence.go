@@ -147,6 +147,8 @@ type SignatureEvidence struct {
 type Evidence struct {
 	Candidate Candidate
 	Manifest  oci.Manifest
+	// FirstSeen is when the candidate was first seen here, UTC; zero when that is not known, and then it is of no age.
+	FirstSeen time.Time
 	// SizeBytes is the size of the manifest itself.
 	SizeBytes int64
 	SignatureEvidence

@@ -80,7 +80,14 @@ const maxImageBytes = 1 << 20
 func (w *world) gate() *gate.Gate { return w.gateFor(maxImageBytes) }
 
 func (w *world) gateFor(maxImageBytes int64) *gate.Gate {
-	g := gate.New(w.options(maxImageBytes))
+	return w.gateWith(func(o *gate.Options) { o.MaxImageBytes = maxImageBytes })
+}
+
+// gateWith returns a gate whose options change has changed.
+func (w *world) gateWith(change func(*gate.Options)) *gate.Gate {
+	o := w.options(maxImageBytes)
+	change(&o)
+	g := gate.New(o)
 	w.t.Cleanup(g.Close)
 	return g
 }

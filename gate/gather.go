@@ -31,7 +31,7 @@ func (g *Gate) gatherSignatures(ctx context.Context, in Inputs, p Policy, e *Evi
 
 func (g *Gate) findSignatures(ctx context.Context, in Inputs, p Policy, e *Evidence) error {
 	wanted := p.wanted(*e)
-	if wanted.Nothing() && !p.ReadsLayers() && p.looksAfter() == (Look{}) && !p.needsConfig(*e) && len(p.Expressions) == 0 {
+	if wanted.Nothing() && !p.ReadsLayers() && p.looksAfter() == (Look{}) && !p.needsConfig(*e) && len(p.Expressions) == 0 && p.MinAge == 0 {
 		return nil
 	}
 	if e.Manifest.IsEvidence() {

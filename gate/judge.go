@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
-
-	"github.com/tidewaiter/tidewaiter/oci"
 )
 
 // judgeTimeout bounds one judging from the first byte to the record: the largest images seen, 20 GiB, at 12 MiB/s.
@@ -45,7 +43,7 @@ func (e *NoVerdict) Error() string { return e.Step + ": " + e.Err.Error() }
 // Unwrap returns the cause.
 func (e *NoVerdict) Unwrap() error { return e.Err }
 
-// Options are what a Gate is built from. Every interface but Attachments and Malware is needed.
+// Options are what a Gate is built from. Every interface but Sightings, Attachments and Malware is needed.
 type Options struct {
 	Bytes       Bytes
 	Releases    Releases
@@ -56,6 +54,8 @@ type Options struct {
 	Verdicts    Verdicts
 	Inventories Inventories
 	Records     Records
+	// Sightings may be nil: then nothing has any age.
+	Sightings Sightings
 	// Attachments may be nil: then nothing is known of what is attached to a candidate but by looking.
 	Attachments Attachments
 	// Malware may be nil: then there is no verdict by a policy that asks for malware.
@@ -339,6 +339,9 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string])
 	}
 	p, matched := in.Policies.For(in.Candidate.Repository)
 	e := Evidence{Candidate: in.Candidate, Manifest: held.Manifest, SizeBytes: int64(len(held.Content.Raw))}
+	if err := step(StepRecord, func() error { return g.see(ctx, &e) }); err != nil {
+		return Verdict{}, err
+	}
 	if !matched { // certain already: nothing more is fetched
 		return g.conclude(ctx, in, e, step)
 	}
@@ -454,7 +457,8 @@ func (g *Gate) settle(ctx context.Context, in Inputs, v Verdict, e Evidence, mad
 	if made {
 		g.report(ctx, v)
 	}
-	if made && v.Allowed() && e.Manifest.IsIndex() {
+	// Children of one that is too young are judged too, so that they come of age with it.
+	if young := hasRule(v.Reasons, RuleMinAge); made && (v.Allowed() || young) && e.Manifest.IsIndex() {
 		g.startChildren(v.Candidate(), e.Manifest)
 	}
 	if !v.Allowed() && !v.Keep {
@@ -479,15 +483,6 @@ func (g *Gate) report(ctx context.Context, v Verdict) {
 		"digest", v.Digest.String(), "media_type", v.MediaType, "policy", v.Policy, "rules", slices.Compact(rules),
 		"reasons", v.Summary(), "warnings", v.WarningSummary(), "waived", len(v.Waived), "findings", len(v.Findings),
 		"packages", v.Packages, "complete", v.Complete, "snapshot", v.SnapshotID)
-}
-
-// startChildren judges, ahead of the client that is about to ask, the children of an admitted index for the usual platforms.
-func (g *Gate) startChildren(index Candidate, m oci.Manifest) {
-	for _, child := range m.Manifests {
-		if child.Platform != nil && slices.Contains(g.o.Platforms, child.Platform.OS+"/"+child.Platform.Architecture) {
-			g.Start(Candidate{Repository: index.Repository, Digest: child.Digest})
-		}
-	}
 }
 
 // Examine returns the verdict on c as [Gate.Judge] does, but with everything looked into that the policy asks for: also where the
@@ -546,6 +541,9 @@ func (g *Gate) examine(ctx context.Context, in Inputs) (Verdict, error) {
 	}
 	p, _ := in.Policies.For(in.Candidate.Repository)
 	e := Evidence{Candidate: in.Candidate, Manifest: held.Manifest, SizeBytes: int64(len(held.Content.Raw))}
+	if err := step(StepRecord, func() error { return g.see(ctx, &e) }); err != nil {
+		return Verdict{}, err
+	}
 	if p.needsConfig(e) {
 		if err := step(StepConfig, func() error { return g.gatherConfig(ctx, p, &e) }); err != nil {
 			return Verdict{}, err

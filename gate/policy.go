@@ -78,6 +78,11 @@ type Policy struct {
 	OS       *OSRule
 	// Expressions are conditions of the policy's own, each of which denies.
 	Expressions []ExpressionRule
+	// MinAge is how long a candidate must have been known here; 0 for no time.
+	MinAge time.Duration
+	// LastGood is for how long after a tag has moved on what it stood for before may be served in its place, while that alone is allowed;
+	// 0 for not at all. No verdict depends on it.
+	LastGood time.Duration
 	// TolerateGaps are the kinds of gaps that do not deny.
 	TolerateGaps []GapKind
 }

@@ -65,6 +65,7 @@ const (
 	RuleSize            Rule = "size"            // larger than the policy allows
 	RuleForeignLayers   Rule = "foreign-layers"  // layers that clients fetch past us
 	RuleCEL             Rule = "cel"             // an expression of the policy's own is true of it
+	RuleMinAge          Rule = "min-age"         // seen here for the first time too recently
 	RuleUnexamined      Rule = "unexamined"      // the layers were not looked into; only together with another reason, early
 )
 
@@ -78,7 +79,7 @@ func Rules() []Rule {
 func WaivableRules() []Rule {
 	return []Rule{
 		RuleSignatures, RuleAttestations, RuleDenyList, RuleVulnerabilities, RulePackages, RuleLicenses, RuleEndOfLife, RuleOS, RuleMalware, RuleSecrets,
-		RuleHostileConfig, RuleRootUser, RuleLabels, RuleBaseAge, RuleForeignLayers, RuleSize, RuleCEL, RuleGap,
+		RuleHostileConfig, RuleRootUser, RuleLabels, RuleBaseAge, RuleForeignLayers, RuleSize, RuleMinAge, RuleCEL, RuleGap,
 	}
 }
 
@@ -135,6 +136,8 @@ type Verdict struct {
 	// limit, the first waiver to lapse, the end of a grace period and the snapshot's limit.
 	JudgedAt time.Time `json:"judged_at"`
 	Until    time.Time `json:"until"`
+	// FirstSeen is when the candidate was first seen here, UTC; zero when that is not known.
+	FirstSeen time.Time `json:"first_seen,omitzero"`
 	// Key identifies the inputs; the fields below say which they were.
 	Key            string `json:"key"`
 	PolicyRevision string `json:"policy_revision"`

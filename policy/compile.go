@@ -75,11 +75,12 @@ func (d *draft) policy(v value) {
 		"gaps":            func(v value) { p.TolerateGaps = d.gaps(v) },
 		"secrets":         func(v value) { p.Secrets = d.secrets(v) },
 		"malware":         func(v value) { p.Malware = d.malware(v) },
-		"min_age":         nil,
 		"os":              func(v value) { p.OS = d.distributions(v) },
 		"packages":        func(v value) { p.DenyPackages = d.packages(v) },
 		"licenses":        func(v value) { p.Licenses = d.licenses(v) },
 		"cel":             func(v value) { d.expressions(v, &p) },
+		"min_age":         func(v value) { p.MinAge, _ = d.duration(v) },
+		"last_good":       func(v value) { p.LastGood, _ = d.duration(v) },
 	})
 	d.need(v, has, "name", "match")
 	if has["vex"] && !has["vulnerabilities"] {

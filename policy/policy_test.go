@@ -97,6 +97,8 @@ policies:
   - name: production
     match: {repositories: ["docker.io/**", "registry.example_5000/*", "apps/**"], except: ["apps/sandbox/**"]}
     mode: warn
+    min_age: 24h
+    last_good: 720h
     on_fail: quarantine
     require:
       signatures: {any_of: [release-key, ci], all_of: [security], at_least: 2, max_age: 720h, every_child: true}
@@ -147,6 +149,7 @@ func TestParseReadsEveryField(t *testing.T) {
 				Except: patterns(t, "apps/sandbox/**"),
 				Mode:   gate.Warn,
 				OnFail: gate.Quarantine,
+				MinAge: 24 * time.Hour, LastGood: 720 * time.Hour,
 				Signatures: gate.SignatureRule{
 					AnyOf: []string{"release-key", "ci"}, AllOf: []string{"security"}, AtLeast: 2, MaxAge: 720 * time.Hour, EveryChild: true,
 				},
@@ -179,7 +182,7 @@ func TestParseReadsEveryField(t *testing.T) {
 				},
 				TolerateGaps: []gate.GapKind{gate.GapLimit, gate.GapNoAdvisories},
 			},
-			{Name: "rest", File: "full.yaml", Line: 27, Match: patterns(t, "**"), Mode: gate.Enforce, OnFail: gate.Block},
+			{Name: "rest", File: "full.yaml", Line: 29, Match: patterns(t, "**"), Mode: gate.Enforce, OnFail: gate.Block},
 		},
 		Waivers: []gate.Waiver{
 			{

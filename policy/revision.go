@@ -30,6 +30,8 @@ type canonicalPolicy struct {
 	Malware         *gate.MalwareRule `json:",omitempty"`
 	MaxBytes        int64
 	ForeignLayers   bool
+	MinAge          time.Duration `json:",omitempty"`
+	LastGood        time.Duration `json:",omitempty"`
 	TolerateGaps    []string
 	HostileConfig   bool                  `json:",omitempty"`
 	RootUser        bool                  `json:",omitempty"`
@@ -105,6 +107,7 @@ func policyRevision(policies []gate.Policy) string {
 			AnyOf: unordered(p.Signatures.AnyOf, itself), AllOf: unordered(p.Signatures.AllOf, itself),
 			AtLeast: p.Signatures.AtLeast, MaxAge: p.Signatures.MaxAge, EveryChild: p.Signatures.EveryChild, VEX: unordered(p.VEX, itself),
 			MaxBytes: p.Image.MaxBytes, ForeignLayers: p.Image.UnsafeForeignLayers,
+			MinAge: p.MinAge, LastGood: p.LastGood,
 			TolerateGaps: unordered(p.TolerateGaps, func(k gate.GapKind) string { return string(k) }),
 		}
 		forms[i].addInputs(p)

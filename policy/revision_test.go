@@ -183,6 +183,8 @@ policies:
   on_fail: "quarantine"
   secrets: "warn"
   malware: deny
+  last_good: 43200m
+  min_age: 86400s
   vex: {any_of: [vendor, security]}
   mode: 'warn'
   match:
