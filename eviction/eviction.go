@@ -71,14 +71,11 @@ type Options struct {
 	Grown <-chan struct{}
 	// Full receives a value when there was no room for something.
 	Full <-chan struct{}
-	// Idle is how long ago an image must have been used to go; 0 for [DefaultIdle].
+	// Idle is how long ago an image must have been used to go: longer than clients pause between two requests of one pull. 0 for no time.
 	Idle time.Duration
 	Now  func() time.Time
 	Log  *slog.Logger
 }
-
-// DefaultIdle is longer than clients pause between two requests of one pull.
-const DefaultIdle = 2 * time.Minute
 
 const (
 	// lowWater is the share, in hundredths, of what may be held that is left when something has to go: looking through everything for what
@@ -123,9 +120,6 @@ func New(o Options) *Evictor {
 		if missing {
 			panic("eviction: option " + name + " is missing")
 		}
-	}
-	if o.Idle == 0 {
-		o.Idle = DefaultIdle
 	}
 	return &Evictor{o: o}
 }

@@ -15,7 +15,7 @@ import (
 func (in *instance) openEviction() {
 	in.room = in.quarantine.Room(time.Now)
 	in.evictor = eviction.New(eviction.Options{
-		Storage: in.room, Images: in.room, Standings: evictable{in.ledger}, Pulls: in.trail, MaxBytes: int64(in.config.Storage.MaxBytes),
+		Storage: in.room, Images: in.room, Standings: evictable{in.ledger}, Pulls: in.trail, MaxBytes: int64(in.config.Storage.MaxBytes), Idle: in.config.Storage.MinIdle,
 		Grown: in.room.Grown(), Full: in.room.Full(), Now: time.Now, Log: in.log,
 	})
 }
