@@ -78,14 +78,15 @@ type Options struct {
 }
 
 const (
-	// lowWater is the share, in hundredths, of what may be held that is left when something has to go: looking through everything for what
-	// is oldest pays for many images then.
-	lowWater = 90
 	// judgedWithin is longer than it takes to judge an image. Of one that has no verdict yet, and came before that, nobody knows any more.
 	judgedWithin = time.Hour
 	// orphanAge is how old what nothing refers to must be: nobody who is still at work left it there.
 	orphanAge = 24 * time.Hour
 )
+
+// lowWater is how much is left of bytes when something has to go, nine tenths: to look through everything for what is oldest pays for
+// many images then.
+func lowWater(bytes int64) int64 { return bytes - bytes/10 }
 
 // How often things are looked at. Counting finds what other processes stored and removed; sweeping is for what processes left that died.
 const (

@@ -14,7 +14,7 @@ func (e *Evictor) keepWithin(ctx context.Context) bool {
 	if e.o.MaxBytes == 0 || !counted || held <= e.o.MaxBytes {
 		return true
 	}
-	e.makeRoom(ctx, e.o.MaxBytes/100*lowWater)
+	e.makeRoom(ctx, lowWater(e.o.MaxBytes))
 	if held, _ = e.o.Storage.HeldBytes(); held <= e.o.MaxBytes || ctx.Err() != nil {
 		return true
 	}
@@ -33,7 +33,7 @@ func (e *Evictor) relieve(ctx context.Context) bool {
 	}
 	freed := int64(0)
 	if counted {
-		freed = e.makeRoom(ctx, held/100*lowWater)
+		freed = e.makeRoom(ctx, lowWater(held))
 	}
 	if freed > 0 || ctx.Err() != nil {
 		return true
