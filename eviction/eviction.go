@@ -93,7 +93,7 @@ const (
 	countEvery = 15 * time.Minute
 	sweepEvery = 6 * time.Hour
 	// retryAfter is when it is tried again to make room where all that could go was in use.
-	retryAfter = 30 * time.Second
+	retryAfter = 5 * time.Second
 )
 
 // Stats counts since the start.
