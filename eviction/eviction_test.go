@@ -248,7 +248,7 @@ func TestWhereNothingCanGoItIsTriedAgainLater(t *testing.T) {
 			if got := s.has(); got != "" {
 				t.Errorf("%q went before it was time", got)
 			}
-			time.Sleep(retryAfter)
+			<-time.After(retryAfter) // in the bubble
 			synctest.Wait()
 			if got := s.has(); got != "b a" {
 				t.Errorf("%q went, want b and a", got)
@@ -299,7 +299,7 @@ func TestAFullStorage(t *testing.T) {
 				s.mu.Lock()
 				s.inUse["a"] = false
 				s.mu.Unlock()
-				time.Sleep(retryAfter)
+				<-time.After(retryAfter) // in the bubble
 				synctest.Wait()
 				if got := s.has(); got != "a" {
 					t.Errorf("%q went, want a", got)
@@ -331,7 +331,7 @@ func TestSweeping(t *testing.T) {
 			if want := started.Add(-orphanAge); !swept.Equal(want) {
 				t.Errorf("swept up what is from before %s, want %s", swept, want)
 			}
-			time.Sleep(sweepEvery)
+			<-time.After(sweepEvery) // in the bubble
 			synctest.Wait()
 			if got := s.has(); got != "old new" {
 				t.Errorf("%q went, want new too, which is old by now", got)
@@ -358,7 +358,7 @@ func TestNothingGoesByWhatIsNotKnown(t *testing.T) {
 			s.mu.Lock()
 			s.fail = nil
 			s.mu.Unlock()
-			time.Sleep(countEvery)
+			<-time.After(countEvery) // in the bubble
 			synctest.Wait()
 			if got := s.has(); got != "a" {
 				t.Errorf("%q went once the storage answered, want a", got)
