@@ -62,6 +62,10 @@ type Options struct {
 	Observe func(step string, took time.Duration, err error)
 	// Decided is told of every verdict made, remembered ones not. Nil for nobody.
 	Decided func(Verdict)
+	// Changed is told of every verdict made that decides otherwise than the one recorded before it on the same candidate, right after it
+	// was recorded. It must not block. Nil for nobody, and it needs Overturns.
+	Changed   func(before, after Verdict)
+	Overturns Overturns
 	// Workers is how many layers are read at once, over all images; at least 1.
 	Workers int
 	// MaxImageBytes is the largest image, compressed, whose layers are read; 0 for no limit. Beyond it there is a gap.
@@ -412,6 +416,7 @@ func (g *Gate) settle(ctx context.Context, in Inputs, v Verdict, e Evidence, mad
 // report writes the one log line of a verdict.
 func (g *Gate) report(ctx context.Context, v Verdict) {
 	g.o.Decided(v)
+	g.overturned(ctx, v)
 	var rules []string
 	for _, r := range slices.Concat(v.Reasons, v.Warnings) {
 		rules = append(rules, string(r.Rule))

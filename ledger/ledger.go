@@ -48,6 +48,7 @@ type Ledger struct {
 var (
 	_ gate.Inventories = (*Ledger)(nil)
 	_ gate.Records     = (*Ledger)(nil)
+	_ gate.Overturns   = (*Ledger)(nil)
 )
 
 // New returns the ledger that lies in driver, whose PutContent must be atomic and durable. Its records are sealed with a key derived
