@@ -220,10 +220,7 @@ func (g *Gate) Start(c Candidate) {
 //
 // Errors: [NoVerdict].
 func (g *Gate) inputs(ctx context.Context, c Candidate) (Inputs, error) {
-	in := Inputs{
-		Candidate: c, Policies: g.o.Policies.Current(), Snapshot: g.o.Advisories.Snapshot(), Roots: g.o.Signatures.Revision(),
-		MaxImageBytes: g.o.MaxImageBytes,
-	}
+	in := g.always(c)
 	if g.o.Attachments == nil {
 		return in, nil
 	}
@@ -261,7 +258,7 @@ func (g *Gate) fly(ctx context.Context, in Inputs) (Verdict, error) {
 		var at atomic.Pointer[string]
 		g.steps.Store(key, &at)
 		defer g.steps.Delete(key)
-		return g.judge(ctx, in, &at)
+		return g.judge(ctx, in, &at, time.Time{})
 	}))
 	select {
 	case result := <-done:
@@ -287,8 +284,9 @@ func (g *Gate) stepOf(key string) string {
 	return StepHold
 }
 
-// judge makes the verdict on in. This is the whole of it, in order; what is true should the process die is said at each step.
-func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string]) (Verdict, error) {
+// judge makes the verdict on in, unless one is recorded that counts longer than until beyond. This is the whole of it, in order; what is
+// true should the process die is said at each step.
+func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string], beyond time.Time) (Verdict, error) {
 	step := func(name string, do func() error) error {
 		at.Store(&name)
 		began := g.o.Now()
@@ -305,7 +303,7 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string])
 	// A verdict on the same inputs may have been made before a restart, or by the flight that ended as we began.
 	if v, ok, err := g.o.Records.Verdict(ctx, in.Candidate, in.Key()); err != nil {
 		return Verdict{}, &NoVerdict{StepRecord, err}
-	} else if ok && g.counts(v, in) {
+	} else if ok && g.counts(v, in) && v.Until.After(beyond) {
 		return v, g.settle(ctx, in, v, Evidence{}, false)
 	}
 

@@ -40,6 +40,7 @@ type config struct {
 	TrustFiles      []string `mapstructure:"trust_files"`
 	Advisories      advisoriesConfig
 	Gate            gateConfig
+	Rejudge         rejudgeConfig
 	Access          accessConfig
 	Audit           struct{ Path string }
 	Webhooks        []any
@@ -119,6 +120,7 @@ func defaults() map[string]any {
 		"advisories.source": "", "advisories.path": "", "advisories.refresh": "6h", "advisories.max_age": "72h",
 		"gate.hold": "55s", "gate.platforms": []string{"linux/amd64", "linux/arm64"}, "gate.max_image_bytes": "20GiB",
 		"gate.workers": 0, "gate.unsafe_unsandboxed_scan": false,
+		"rejudge.workers": 0, "rejudge.per_second": 500,
 		"access.unsafe_anonymous_push": false, "access.basic.htpasswd_file": "",
 		"access.tokens.key_file": "", "access.tokens.ttl": "15m", "access.tokens.realm": "", "access.tokens.robots_file": "",
 		"audit.path": "", "log.level": "info", "log.format": "json",
@@ -236,6 +238,7 @@ func (c *config) problems() []error {
 	problem(!slices.Contains([]string{"json", "text"}, c.Log.Format), "log.format: %q is neither json nor text", c.Log.Format)
 	_, hostedProblems := c.hostedRules()
 	found = append(found, hostedProblems...)
+	found = append(found, c.Rejudge.problems()...)
 	slices.SortFunc(found, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return found
 }

@@ -29,6 +29,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/policy"
 	"github.com/tidewaiter/tidewaiter/quarantine"
+	"github.com/tidewaiter/tidewaiter/rejudge"
 	"github.com/tidewaiter/tidewaiter/scan"
 	"github.com/tidewaiter/tidewaiter/seal"
 	"github.com/tidewaiter/tidewaiter/signing"
@@ -58,6 +59,7 @@ type instance struct {
 	audit      *audit.Log // these two only while serving
 	access     *access.Control
 	forwarder  *forward.Forwarder
+	rejudger   *rejudge.Rejudger
 	gate       *gate.Gate
 	closers    []func() error // in the order of opening
 }
@@ -149,6 +151,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 	})
 	in.closers = append(in.closers, func() error { in.gate.Close(); return nil })
 	in.openForwarder()
+	in.openRejudger()
 	return in, nil
 }
 
@@ -203,6 +206,7 @@ func (in *instance) reloadAdvisories(ctx context.Context) {
 	if changed {
 		snapshot := in.advisories.Snapshot()
 		in.log.InfoContext(ctx, "advisories replaced", "snapshot", snapshot.ID, "built", snapshot.UpdatedAt)
+		in.rejudger.Wake()
 	}
 }
 
