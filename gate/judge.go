@@ -56,14 +56,15 @@ type Options struct {
 	Records     Records
 	// Attachments may be nil: then nothing is known of what is attached to a candidate but by looking.
 	Attachments Attachments
-	Now         func() time.Time
-	Log         *slog.Logger
+	// Kept is how signatures that were found are kept; the zero value looks for them with every judging.
+	Kept Keeping
+	Now  func() time.Time
+	Log  *slog.Logger
 	// Observe is told how long each step took and how it ended. Nil for nobody.
 	Observe func(step string, took time.Duration, err error)
 	// Decided is told of every verdict made, remembered ones not. Nil for nobody.
 	Decided func(Verdict)
-	// Changed is told of every verdict made that decides otherwise than the one recorded before it on the same candidate, right after it
-	// was recorded. It must not block. Nil for nobody, and it needs Overturns.
+	// Changed is told of a verdict, once recorded, that decides otherwise than the one before. It must not block, and needs Overturns.
 	Changed   func(before, after Verdict)
 	Overturns Overturns
 	// Workers is how many layers are read at once, over all images; at least 1.
@@ -378,7 +379,9 @@ func (g *Gate) gatherLayers(ctx context.Context, in Inputs, p Policy, e *Evidenc
 // conclude decides, records and remembers. Once the record is written the verdict is a fact that survives; until then there is
 // none, and the next request judges again.
 func (g *Gate) conclude(ctx context.Context, in Inputs, e Evidence, step func(string, func() error) error) (Verdict, error) {
+	g.lookAgain(ctx, in, &e, step)
 	v := Decide(in.Policies, e, g.o.Now())
+	v.lapseAt(g.counted(e))
 	v.Key, v.SnapshotID, v.RootsRevision = in.Key().String(), in.Snapshot.ID, in.Roots
 	if g.o.Now().Before(in.Snapshot.Until) { // later it has become a gap for whoever goes by the data, and nothing to anybody else
 		v.lapseAt(in.Snapshot.Until)

@@ -106,7 +106,8 @@ type gateConfig struct {
 	Platforms             []string
 	MaxImageBytes         bytesSize `mapstructure:"max_image_bytes"`
 	Workers               int
-	UnsafeUnsandboxedScan bool `mapstructure:"unsafe_unsandboxed_scan"`
+	UnsafeUnsandboxedScan bool          `mapstructure:"unsafe_unsandboxed_scan"`
+	RecheckSignatures     time.Duration `mapstructure:"recheck_signatures"`
 }
 
 // defaults are the values of keys that are not written.
@@ -119,7 +120,7 @@ func defaults() map[string]any {
 		"default_upstream": "docker.io", "policy_files": []string{}, "trust_files": []string{},
 		"advisories.source": "", "advisories.path": "", "advisories.refresh": "6h", "advisories.max_age": "72h",
 		"gate.hold": "55s", "gate.platforms": []string{"linux/amd64", "linux/arm64"}, "gate.max_image_bytes": "20GiB",
-		"gate.workers": 0, "gate.unsafe_unsandboxed_scan": false,
+		"gate.workers": 0, "gate.unsafe_unsandboxed_scan": false, "gate.recheck_signatures": "12h",
 		"rejudge.workers": 0, "rejudge.per_second": 500,
 		"access.unsafe_anonymous_push": false, "access.basic.htpasswd_file": "",
 		"access.tokens.key_file": "", "access.tokens.ttl": "15m", "access.tokens.realm": "", "access.tokens.robots_file": "",
@@ -223,6 +224,7 @@ func (c *config) problems() []error {
 	problem(c.Redis.URL != "" && !isRedisURL(c.Redis.URL), "redis.url is not redis://, rediss:// or unix://") // not shown: it may hold a password
 	problem(!oci.ValidHost(c.DefaultUpstream), "default_upstream: %q is not a host", c.DefaultUpstream)
 	problem(c.Gate.Hold <= 0, "gate.hold must be positive")
+	problem(c.Gate.RecheckSignatures < 0, "gate.recheck_signatures must not be negative")
 	problem(c.Gate.Workers < 0, "gate.workers must not be negative")
 	if c.Advisories.Source != "" {
 		_, err := advisories.ParseSource(c.Advisories.Source)

@@ -147,6 +147,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 		Bytes: in.quarantine, Releases: releases{in.quarantine, in.hosted}, Scanner: in.layers, Advisories: in.advisories, Signatures: verifier,
 		Policies: in.policies, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted},
 		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.meters.verdict,
+		Kept:    gate.Keeping{Records: in.ledger, For: c.Gate.RecheckSignatures},
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,
 	})
 	in.closers = append(in.closers, func() error { in.gate.Close(); return nil })
