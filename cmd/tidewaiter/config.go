@@ -41,6 +41,7 @@ type config struct {
 	Advisories      advisoriesConfig
 	Gate            gateConfig
 	Rejudge         rejudgeConfig
+	Ledger          ledgerConfig
 	Access          accessConfig
 	Audit           struct{ Path string }
 	Webhooks        []any
@@ -121,7 +122,7 @@ func defaults() map[string]any {
 		"advisories.source": "", "advisories.path": "", "advisories.refresh": "6h", "advisories.max_age": "72h",
 		"gate.hold": "55s", "gate.platforms": []string{"linux/amd64", "linux/arm64"}, "gate.max_image_bytes": "20GiB",
 		"gate.workers": 0, "gate.unsafe_unsandboxed_scan": false, "gate.recheck_signatures": "12h",
-		"rejudge.workers": 0, "rejudge.per_second": 500,
+		"rejudge.workers": 0, "rejudge.per_second": 500, "ledger.keep_repeated": "24h",
 		"access.unsafe_anonymous_push": false, "access.basic.htpasswd_file": "",
 		"access.tokens.key_file": "", "access.tokens.ttl": "15m", "access.tokens.realm": "", "access.tokens.robots_file": "",
 		"audit.path": "", "log.level": "info", "log.format": "json",
@@ -241,6 +242,7 @@ func (c *config) problems() []error {
 	_, hostedProblems := c.hostedRules()
 	found = append(found, hostedProblems...)
 	found = append(found, c.Rejudge.problems()...)
+	found = append(found, c.Ledger.problems()...)
 	slices.SortFunc(found, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return found
 }

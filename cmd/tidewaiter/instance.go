@@ -60,8 +60,10 @@ type instance struct {
 	access     *access.Control
 	forwarder  *forward.Forwarder
 	rejudger   *rejudge.Rejudger
-	gate       *gate.Gate
-	closers    []func() error // in the order of opening
+	// lease asks for work that one of several replicas does at a time, until release is called; nil when there is only this one.
+	lease   func(ctx context.Context, name string) (held bool, release func())
+	gate    *gate.Gate
+	closers []func() error // in the order of opening
 }
 
 // openInstance opens, in this order: what is decided by, where things are kept, where they come from, what examines them, and the
