@@ -93,7 +93,8 @@ func TestHeldImagesAreJudgedAgain(t *testing.T) {
 		{"the policy is as it was", policy(""), 200, 200, 0, 1},
 	} {
 		said := p.judgedAgain(t, step.change)
-		if want := fmt.Sprintf(`"candidates":2,`); !strings.Contains(said, want) || !strings.Contains(said, fmt.Sprintf(`"withdrawn":%d,"released":%d,"unchanged":%d,"failed":0`, step.wantWithdrawn, step.wantAdmit, 2-step.wantWithdrawn-step.wantAdmit)) {
+		counts := fmt.Sprintf(`"withdrawn":%d,"released":%d,"unchanged":%d,"failed":0`, step.wantWithdrawn, step.wantAdmit, 2-step.wantWithdrawn-step.wantAdmit)
+		if !strings.Contains(said, `"candidates":2,`) || !strings.Contains(said, counts) {
 			t.Errorf("%s: the log says %s, want %d withdrawn and %d released of 2", step.law, said, step.wantWithdrawn, step.wantAdmit)
 		}
 		statuses(t, step.law, step.wantOld, step.wantCurrent)
