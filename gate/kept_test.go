@@ -59,15 +59,19 @@ func (w *world) keeping() (*gate.Gate, *keeps) {
 	return g, k
 }
 
-// judged judges c and returns how the verdict came about: its decision and how often signatures were looked for.
+// judged judges c, to the end of examining it, and returns how the verdict came about: its decision, and whether signatures were
+// looked for.
 func (w *world) judged(g *gate.Gate, c gate.Candidate) string {
 	before := w.count("verify ")
-	v, err := g.Judge(w.t.Context(), c)
+	v, err := g.Examine(w.t.Context(), c)
 	said := v.Decision.String()
 	if err != nil {
 		said = "no verdict"
 	}
-	return said + strings.Repeat(", looked", w.count("verify ")-before)
+	if w.count("verify ") > before {
+		said += ", looked"
+	}
+	return said
 }
 
 // TestKeptSignatures follows one image: what is judged after each change, and whether anybody was asked for signatures.

@@ -297,7 +297,7 @@ func await(tb testing.TB, r *rejudge.Rejudger, judged uint64) rejudge.Stats {
 }
 
 func TestANewSnapshotReadsNoLayerAndAsksNoUpstream(t *testing.T) {
-	const n = 240
+	const n = 100
 	h := hold(t, n)
 	asked, verified, read := h.asked.Load(), h.verified.Load(), h.layersRead.Load()
 	if verified != n || read < heldLayers {
