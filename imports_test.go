@@ -58,11 +58,12 @@ var rules = map[string]rule{
 	"cache/cachetest":  {ours: []string{"oci", "gate"}, theirs: []string{"github.com/google/go-cmp"}},
 	"trail":            {ours: []string{"oci", "gate"}, notFromStd: []string{"net", "os", "database"}},
 	"proxy":            {ours: []string{"oci", "gate", "access", "hosted", "trail"}, theirs: []string{"github.com/prometheus/client_golang"}},
+	"rejudge":          {ours: []string{"oci", "gate"}, notFromStd: []string{"net", "os", "database"}},
 	"forward":          {ours: []string{"oci", "gate"}},
 	"console":          {ours: []string{"oci", "gate", "access", "trail"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"internal/ocitest": {ours: []string{"oci"}, theirs: []string{"github.com/opencontainers/image-spec", "github.com/klauspost/compress", "go.etcd.io/bbolt"}},
 	"cmd/tidewaiter": {
-		ours: []string{"access", "advisories", "audit", "cache", "console", "credential", "forward", "gate", "hosted", "internal/ocitest", "ledger", "malware", "oci", "policy", "proxy", "quarantine", "report", "scan", "seal", "signing", "signing/kms", "trail", "upstream"},
+		ours: []string{"access", "advisories", "audit", "cache", "console", "credential", "forward", "gate", "hosted", "internal/ocitest", "ledger", "malware", "oci", "policy", "proxy", "quarantine", "rejudge", "report", "scan", "seal", "signing", "signing/kms", "trail", "upstream"},
 		theirs: []string{
 			"github.com/spf13/", "github.com/go-viper/mapstructure/v2", "github.com/prometheus/client_golang", "github.com/distribution/distribution/v3/registry/storage/driver/filesystem",
 			"golang.org/x/term",
