@@ -54,6 +54,9 @@ func (p *Proxy) serveManifest(x *exchange, r *http.Request, q oci.Request, refus
 	default:
 		m, err = p.openManifest(r.Context(), x, q)
 	}
+	if d, ok := errors.AsType[*denied](err); ok {
+		p.o.Denied(d.candidate, x.caller)
+	}
 	switch {
 	case err == nil:
 		return writeManifest(x.answer, r, m)
@@ -139,7 +142,7 @@ func (p *Proxy) admitted(ctx, hold context.Context, c gate.Candidate) (manifest,
 		return manifest{}, err
 	}
 	if !v.Allowed() {
-		return manifest{}, p.denial(c, v, "")
+		return manifest{}, &denied{c, p.denial(c, v, "")}
 	}
 	content, err := p.o.Released.Manifest(ctx, c)
 	if err != nil { // a verdict allows it, so not having it is a failure, whatever the reason
@@ -175,7 +178,7 @@ func (p *Proxy) childrenAllowed(hold context.Context, repo oci.Repository, m man
 		case err != nil:
 			return err
 		case !v.Allowed():
-			return p.denial(c, v, platformOf(child))
+			return &denied{c, p.denial(c, v, platformOf(child))}
 		}
 	}
 	return nil
