@@ -63,6 +63,8 @@ type Options struct {
 	DefaultUpstream string
 	// Hosts reports whether the repository at path is hosted here. Nil hosts nothing.
 	Hosts func(path string) bool
+	// Advisories returns what is known of the advisory data, to be shown as JSON to whoever reaches the console. Nil shows nothing.
+	Advisories func(context.Context) (any, error)
 	// Version is shown on every page.
 	Version string
 	// Unsafe lists the unsafe options that are on; every page shows them.
@@ -90,6 +92,9 @@ func New(o Options) *Console {
 	c.mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{}))
 	c.mux.HandleFunc("GET /api/v1/images/{reference...}", c.serveImageJSON)
 	c.mux.HandleFunc("GET /images/{reference...}", c.serveImagePage)
+	if o.Advisories != nil {
+		c.mux.HandleFunc("GET /api/v1/advisories", c.serveAdvisories)
+	}
 	c.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { c.render(w, r, http.StatusOK, "home.html", nil) })
 	return c
 }
@@ -183,8 +188,17 @@ func (c *Console) visible(r *http.Request, repo oci.Repository) error {
 
 func (c *Console) serveImageJSON(w http.ResponseWriter, r *http.Request) {
 	image, err := c.image(r)
+	c.writeJSON(w, r, image, err)
+}
+
+func (c *Console) serveAdvisories(w http.ResponseWriter, r *http.Request) {
+	body, err := c.o.Advisories(r.Context())
+	c.writeJSON(w, r, body, err)
+}
+
+// writeJSON answers with body or, when err is not nil, with the sentence for it.
+func (c *Console) writeJSON(w http.ResponseWriter, r *http.Request, body any, err error) {
 	status, message := c.failure(w, r, err)
-	var body any = image
 	if err != nil {
 		body = map[string]string{"error": message}
 	}
@@ -221,7 +235,7 @@ func (c *Console) failure(w http.ResponseWriter, r *http.Request, err error) (st
 		}
 		return e.Status(), e.Message
 	}
-	c.o.Log.ErrorContext(r.Context(), "looking up an image", "err", err)
+	c.o.Log.ErrorContext(r.Context(), "answering an operator", "path", r.URL.Path, "err", err)
 	return http.StatusInternalServerError, "internal error"
 }
 

@@ -111,6 +111,27 @@ func TestImages(t *testing.T) {
 	})
 }
 
+func TestAdvisories(t *testing.T) {
+	const path = "/api/v1/advisories"
+	know := func(err error) func(context.Context) (any, error) {
+		return func(context.Context) (any, error) { return map[string]string{"snapshot": "sha256:1"}, err }
+	}
+	for law, tt := range map[string]struct {
+		options console.Options
+		status  int
+		body    string
+	}{
+		"what is known of them is told":   {console.Options{Advisories: know(nil)}, http.StatusOK, `{"snapshot":"sha256:1"}`},
+		"why it is not stays in the log":  {console.Options{Advisories: know(errors.New("/var/lib: gone"))}, http.StatusInternalServerError, `{"error":"internal error"}`},
+		"where nobody knows is no answer": {console.Options{}, http.StatusNotFound, "404 page not found"},
+	} {
+		w := get(t, tt.options, path)
+		if body := strings.TrimSpace(w.Body.String()); w.Code != tt.status || body != tt.body {
+			t.Errorf("%s: got %d %s, want %d %s", law, w.Code, body, tt.status, tt.body)
+		}
+	}
+}
+
 // judgedOften is an image that was judged n times; the last is the newest, and the policies are numbered.
 type judgedOften struct {
 	known

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -172,5 +173,30 @@ func TestAirGap(t *testing.T) {
 				t.Errorf("its status: %+v", got)
 			}
 		})
+	}
+}
+
+// TestAdvisoriesInTheConsole serves a proxy that fetches its advisory data, and asks it what it has.
+func TestAdvisoriesInTheConsole(t *testing.T) {
+	s := newSite(t, ocitest.Options{})
+	manifest, _ := publishDatabase(t, s.upstream, time.Hour)
+	s.config["advisories"] = keys{"source": host + "/trivy-db:2"}
+	p := s.serve(t)
+	p.log.await(t, "the data to come into use", func(l line) bool { return l.Msg == "advisories replaced" })
+	var got struct {
+		Source, Snapshot string
+		Stale            bool
+		InUse            struct{ Digest oci.Digest } `json:"in_use"`
+		SucceededAt      time.Time                   `json:"succeeded_at"`
+	}
+	answer := request(t, http.MethodGet, "http://"+p.admin+"/api/v1/advisories")
+	if err := json.Unmarshal(answer.body, &got); err != nil || answer.status != http.StatusOK {
+		t.Fatalf("got %d, %v: %s", answer.status, err, answer.body)
+	}
+	if got.Source != host+"/trivy-db:2" || got.Snapshot == "" || got.Stale || got.InUse.Digest != manifest || got.SucceededAt.IsZero() {
+		t.Errorf("got %+v, want what %s leads to, %s", got, "trivy-db:2", manifest)
+	}
+	if strings.Contains(string(answer.body), s.dir) {
+		t.Errorf("a path of the machine is told: %s", answer.body)
 	}
 }

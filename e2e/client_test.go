@@ -26,7 +26,7 @@ type user struct {
 	credentials string
 }
 
-func newUser(t *testing.T) *user {
+func newUser(t testing.TB) *user {
 	t.Helper()
 	return &user{home: t.TempDir()}
 }
@@ -53,7 +53,7 @@ func (u *user) run(path string, args ...string) (out string, ok bool) {
 	return string(b), err == nil
 }
 
-func (u *user) mustRun(t *testing.T, path string, args ...string) string {
+func (u *user) mustRun(t testing.TB, path string, args ...string) string {
 	t.Helper()
 	out, ok := u.run(path, args...)
 	if !ok {
@@ -65,7 +65,7 @@ func (u *user) mustRun(t *testing.T, path string, args ...string) string {
 func (u *user) path(name string) string { return filepath.Join(u.home, name) }
 
 // write puts a file into the user's home.
-func (u *user) write(t *testing.T, name, content string) {
+func (u *user) write(t testing.TB, name, content string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(u.path(name)), 0o700); err != nil {
 		t.Fatal(err)
@@ -74,7 +74,7 @@ func (u *user) write(t *testing.T, name, content string) {
 }
 
 // shortDir returns a folder that lasts as long as the test, for sockets: a test's own has too long a name for one.
-func shortDir(t *testing.T) string {
+func shortDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tw")
 	if err != nil {
@@ -87,7 +87,7 @@ func shortDir(t *testing.T) string {
 var versionNumber = regexp.MustCompile(`\d+\.\d+\.\d+`)
 
 // versionIn returns the first version in what a program says of itself. A distribution's own additions are left out.
-func versionIn(t *testing.T, out string) string {
+func versionIn(t testing.TB, out string) string {
 	t.Helper()
 	v := versionNumber.FindString(out)
 	if v == "" {
@@ -97,7 +97,7 @@ func versionIn(t *testing.T, out string) string {
 }
 
 // builtVersion returns the version of a Go program that was installed as a module, for one that does not say it in full.
-func builtVersion(t *testing.T, path string) string {
+func builtVersion(t testing.TB, path string) string {
 	t.Helper()
 	info, err := buildinfo.ReadFile(path)
 	if err != nil {
@@ -107,7 +107,7 @@ func builtVersion(t *testing.T, path string) string {
 }
 
 // filesIn returns the digests of all files below dir.
-func filesIn(t *testing.T, dir string) map[oci.Digest]bool {
+func filesIn(t testing.TB, dir string) map[oci.Digest]bool {
 	t.Helper()
 	found := map[oci.Digest]bool{}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -165,7 +165,7 @@ const (
 )
 
 // documented returns the rows of the table below a heading in docs/clients.md, without its head.
-func documented(t *testing.T, heading string) (rows [][]string) {
+func documented(t testing.TB, heading string) (rows [][]string) {
 	t.Helper()
 	doc, err := os.ReadFile("../docs/clients.md")
 	if err != nil {
@@ -182,7 +182,7 @@ func documented(t *testing.T, heading string) (rows [][]string) {
 
 // checkRow compares the line of a client in docs/clients.md with what was seen of it, which is the last cell. Other versions than the
 // one documented are only wrong where CI promises which are there.
-func checkRow(t *testing.T, heading, client, version, says string) {
+func checkRow(t testing.TB, heading, client, version, says string) {
 	t.Helper()
 	for _, cells := range documented(t, heading) {
 		if cells[0] != client {

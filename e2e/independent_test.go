@@ -16,7 +16,7 @@ import (
 var listening = regexp.MustCompile(`listening on (127\.0\.0\.1:[0-9]+)`)
 
 // startDockerRegistry starts a registry nobody here has written and returns its address.
-func startDockerRegistry(t *testing.T) string {
+func startDockerRegistry(t testing.TB) string {
 	t.Helper()
 	path := program(t, "docker-registry")
 	config := filepath.Join(t.TempDir(), "config.yml")

@@ -96,7 +96,7 @@ func (j *journal) text() string {
 }
 
 // await returns the first line that matches, waiting for it to be written.
-func (j *journal) await(t *testing.T, what string, match func(line) bool) line {
+func (j *journal) await(t testing.TB, what string, match func(line) bool) line {
 	t.Helper()
 	l, ok := j.find(t.Context(), match)
 	if !ok {
@@ -106,7 +106,7 @@ func (j *journal) await(t *testing.T, what string, match func(line) bool) line {
 }
 
 // awaitMore waits until more lines match than did before do.
-func (j *journal) awaitMore(t *testing.T, what string, match func(line) bool, do func()) {
+func (j *journal) awaitMore(t testing.TB, what string, match func(line) bool, do func()) {
 	t.Helper()
 	before := j.count(match)
 	do()

@@ -45,7 +45,7 @@ func buildAndRun(m *testing.M) (code int, err error) {
 }
 
 // program returns the path of a program that is not ours. A test without it is skipped, except where CI promises that all are there.
-func program(t *testing.T, name string) string {
+func program(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil && os.Getenv("CI") == "true" {
@@ -58,13 +58,13 @@ func program(t *testing.T, name string) string {
 }
 
 // command returns a command of somebody who runs nothing else.
-func command(t *testing.T, path string, args ...string) *exec.Cmd {
+func command(t testing.TB, path string, args ...string) *exec.Cmd {
 	t.Helper()
 	return newUser(t).command(path, args...)
 }
 
 // mustRun runs a program that is not ours and returns all it says.
-func mustRun(t *testing.T, path string, args ...string) string {
+func mustRun(t testing.TB, path string, args ...string) string {
 	t.Helper()
 	return newUser(t).mustRun(t, path, args...)
 }
@@ -76,7 +76,7 @@ type said struct {
 }
 
 // tidewaiter runs our program to its end.
-func tidewaiter(t *testing.T, args ...string) said {
+func tidewaiter(t testing.TB, args ...string) said {
 	t.Helper()
 	var stdout, stderr strings.Builder
 	cmd := command(t, binary, args...)
@@ -87,7 +87,7 @@ func tidewaiter(t *testing.T, args ...string) said {
 	return said{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
 
-func writeFile(t *testing.T, path string, content []byte) {
+func writeFile(t testing.TB, path string, content []byte) {
 	t.Helper()
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
@@ -95,7 +95,7 @@ func writeFile(t *testing.T, path string, content []byte) {
 }
 
 // replaceFile puts another file where one was, at once, as configuration management does.
-func replaceFile(t *testing.T, path string, content []byte) {
+func replaceFile(t testing.TB, path string, content []byte) {
 	t.Helper()
 	writeFile(t, path+".new", content)
 	if err := os.Rename(path+".new", path); err != nil {

@@ -74,7 +74,7 @@ func (n node) fetch(ctx context.Context, method, url string, header ...string) (
 	return reply{resp.StatusCode, resp.Header, body}, nil
 }
 
-func request(t *testing.T, method, url string, header ...string) reply {
+func request(t testing.TB, method, url string, header ...string) reply {
 	t.Helper()
 	r, err := client.fetch(t.Context(), method, url, header...)
 	if err != nil {
@@ -84,18 +84,18 @@ func request(t *testing.T, method, url string, header ...string) reply {
 }
 
 // ask sends a request to the registry listener.
-func (s *server) ask(t *testing.T, method, path string, header ...string) reply {
+func (s *server) ask(t testing.TB, method, path string, header ...string) reply {
 	t.Helper()
 	return request(t, method, "http://"+s.registry+path, header...)
 }
 
-func (s *server) get(t *testing.T, path string) reply {
+func (s *server) get(t testing.TB, path string) reply {
 	t.Helper()
 	return s.ask(t, http.MethodGet, path)
 }
 
 // blob asks for a blob of a repository of the upstream.
-func (s *server) blob(t *testing.T, repo string, d oci.Digest) reply {
+func (s *server) blob(t testing.TB, repo string, d oci.Digest) reply {
 	t.Helper()
 	return s.get(t, "/v2/"+host+"/"+repo+"/blobs/"+d.String())
 }
@@ -151,7 +151,7 @@ func (n node) pull(ctx context.Context, registry, repo, tag string) (pulled, err
 }
 
 // pull pulls an image from s, which must give an answer.
-func (s *server) pull(t *testing.T, repo string) pulled {
+func (s *server) pull(t testing.TB, repo string) pulled {
 	t.Helper()
 	p, err := client.pull(t.Context(), s.registry, repo, "1.0")
 	if err != nil {
@@ -161,7 +161,7 @@ func (s *server) pull(t *testing.T, repo string) pulled {
 }
 
 // mustPull pulls an image that must be let through.
-func (s *server) mustPull(t *testing.T, repo string) pulled {
+func (s *server) mustPull(t testing.TB, repo string) pulled {
 	t.Helper()
 	p := s.pull(t, repo)
 	if p.status != http.StatusOK {

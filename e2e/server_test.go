@@ -24,7 +24,7 @@ type process struct {
 }
 
 // start starts a server. It is killed at the end of the test, if it still runs then; its output is shown if the test fails.
-func start(t *testing.T, cmd *exec.Cmd, log *journal) *process {
+func start(t testing.TB, cmd *exec.Cmd, log *journal) *process {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -59,7 +59,7 @@ func (p *process) kill() {
 }
 
 // terminate asks the process to end and returns its exit code.
-func (p *process) terminate(t *testing.T) int {
+func (p *process) terminate(t testing.TB) int {
 	t.Helper()
 	p.signal(t, syscall.SIGTERM)
 	select {
@@ -71,7 +71,7 @@ func (p *process) terminate(t *testing.T) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-func (p *process) signal(t *testing.T, s os.Signal) {
+func (p *process) signal(t testing.TB, s os.Signal) {
 	t.Helper()
 	if err := p.cmd.Process.Signal(s); err != nil {
 		t.Fatalf("signalling %s: %v", p.cmd.Path, err)
@@ -86,13 +86,13 @@ type server struct {
 }
 
 // serve starts a proxy by the configuration at path and returns once it takes requests.
-func serve(t *testing.T, path string) *server {
+func serve(t testing.TB, path string) *server {
 	t.Helper()
 	return serveWatched(t, path, nil)
 }
 
 // serveWatched is serve with somebody who is told of every line of the log before anybody else.
-func serveWatched(t *testing.T, path string, each func(line)) *server {
+func serveWatched(t testing.TB, path string, each func(line)) *server {
 	t.Helper()
 	cmd := command(t, binary, "serve", "--config", path)
 	cmd.Env = append(cmd.Env, "TMPDIR="+t.TempDir())
@@ -104,7 +104,7 @@ func serveWatched(t *testing.T, path string, each func(line)) *server {
 }
 
 // stop ends the proxy as an orchestrator does. It must end well, and must not have had a fault of its own.
-func (s *server) stop(t *testing.T) {
+func (s *server) stop(t testing.TB) {
 	t.Helper()
 	if code := s.terminate(t); code != 0 {
 		t.Errorf("the proxy ended with code %d, want 0", code)
@@ -116,14 +116,14 @@ func (s *server) stop(t *testing.T) {
 
 // settle returns once everything that was logged for requests answered so far can be counted: the log is in order, and the line
 // about this request comes after theirs.
-func (s *server) settle(t *testing.T) {
+func (s *server) settle(t testing.TB) {
 	t.Helper()
 	id := s.ask(t, http.MethodGet, "/v2/").header.Get("X-Request-Id")
 	s.log.await(t, "the line of a request", func(l line) bool { return l.Msg == "answered" && l.RequestID == id })
 }
 
 // metric returns the sum of a metric's values over all its labels that hold label, which may be empty.
-func (s *server) metric(t *testing.T, name, label string) float64 {
+func (s *server) metric(t testing.TB, name, label string) float64 {
 	t.Helper()
 	sum, found := 0.0, false
 	for row := range strings.Lines(string(request(t, http.MethodGet, "http://"+s.admin+"/metrics").body)) {

@@ -39,7 +39,7 @@ const strictPolicy = `policies:
 `
 
 // newSite returns an installation with [strictPolicy] and [advisories], in front of an upstream of its own.
-func newSite(t *testing.T, o ocitest.Options) *site {
+func newSite(t testing.TB, o ocitest.Options) *site {
 	t.Helper()
 	upstream := startRegistry(t, o)
 	s := &site{dir: t.TempDir(), upstream: upstream, release: newKey(t), stranger: newKey(t)}
@@ -62,7 +62,7 @@ func newSite(t *testing.T, o ocitest.Options) *site {
 	return s
 }
 
-func startRegistry(t *testing.T, o ocitest.Options) *ocitest.Registry {
+func startRegistry(t testing.TB, o ocitest.Options) *ocitest.Registry {
 	t.Helper()
 	r, err := ocitest.StartRegistry(o)
 	if err != nil {
@@ -72,7 +72,7 @@ func startRegistry(t *testing.T, o ocitest.Options) *ocitest.Registry {
 	return r
 }
 
-func newKey(t *testing.T) *ocitest.Key {
+func newKey(t testing.TB) *ocitest.Key {
 	t.Helper()
 	k, err := ocitest.NewKey(ocitest.ECDSAP256)
 	if err != nil {
@@ -81,7 +81,7 @@ func newKey(t *testing.T) *ocitest.Key {
 	return k
 }
 
-func writeAdvisories(t *testing.T, dir string, rows []ocitest.Advisory) {
+func writeAdvisories(t testing.TB, dir string, rows []ocitest.Advisory) {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -97,7 +97,7 @@ func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
 func (s *site) upstreamKeys() keys { return s.config["upstreams"].([]any)[0].(keys) }
 
 // write writes the configuration file and returns where it is.
-func (s *site) write(t *testing.T) string {
+func (s *site) write(t testing.TB) string {
 	t.Helper()
 	raw, err := json.MarshalIndent(s.config, "", "  ")
 	if err != nil {
@@ -108,7 +108,7 @@ func (s *site) write(t *testing.T) string {
 }
 
 // serve starts a proxy for the site. It must end well when the test ends, unless the test has killed it.
-func (s *site) serve(t *testing.T) *server {
+func (s *site) serve(t testing.TB) *server {
 	t.Helper()
 	p := serve(t, s.write(t))
 	t.Cleanup(func() {
@@ -167,7 +167,7 @@ func noise(size int, seed uint64) ocitest.LayerSpec {
 }
 
 // push puts an image into the upstream, unsigned.
-func (s *site) push(t *testing.T, repo string, layers []ocitest.LayerSpec) oci.Descriptor {
+func (s *site) push(t testing.TB, repo string, layers []ocitest.LayerSpec) oci.Descriptor {
 	t.Helper()
 	desc, err := s.upstream.PushImage(repo, "1.0", ocitest.Image{Layers: layers})
 	if err != nil {
@@ -177,14 +177,14 @@ func (s *site) push(t *testing.T, repo string, layers []ocitest.LayerSpec) oci.D
 }
 
 // pushSigned puts an image and its signature, a bundle, into the upstream.
-func (s *site) pushSigned(t *testing.T, repo string, layers []ocitest.LayerSpec) oci.Descriptor {
+func (s *site) pushSigned(t testing.TB, repo string, layers []ocitest.LayerSpec) oci.Descriptor {
 	t.Helper()
 	desc := s.push(t, repo, layers)
 	s.sign(t, repo, desc.Digest, s.release)
 	return desc
 }
 
-func (s *site) sign(t *testing.T, repo string, d oci.Digest, key *ocitest.Key) {
+func (s *site) sign(t testing.TB, repo string, d oci.Digest, key *ocitest.Key) {
 	t.Helper()
 	if _, err := s.upstream.SignBundle(repo, d, key, ocitest.Statement{}, ocitest.Mint{}); err != nil {
 		t.Fatal(err)
@@ -192,7 +192,7 @@ func (s *site) sign(t *testing.T, repo string, d oci.Digest, key *ocitest.Key) {
 }
 
 // parsed returns an image of the upstream.
-func (s *site) parsed(t *testing.T, repo string, d oci.Digest) oci.Manifest {
+func (s *site) parsed(t testing.TB, repo string, d oci.Digest) oci.Manifest {
 	t.Helper()
 	content, ok := s.upstream.Manifest(repo, d.String())
 	if !ok {

@@ -87,7 +87,7 @@ func newLayers(o Options, s settings) (*Layers, error) {
 		return nil, fmt.Errorf("confining what reads layers: the kernel gives %s, and landlock and seccomp are needed; "+
 			"set UnsafeUnsandboxed (unsafe_unsandboxed_scan) to do without", l.sandbox)
 	}
-	for range workers {
+	for range workers + spareChildren {
 		l.keepers.Go(l.keep)
 	}
 	return l, nil

@@ -71,6 +71,9 @@ const (
 	maxCPUSeconds = 600
 	// softMemoryBytes is where its garbage collector starts to work hard: a file, an unpacked archive, and what reading them leaves.
 	softMemoryBytes = 3 << 29
+	// garbagePercent is how much it may leave lying about until then, of what it holds. It holds little as a rule, and collecting every
+	// few megabytes takes the processor that decompression needs; beyond this nothing more is to be had.
+	garbagePercent = 300
 	// maxMemoryBytes bounds the writable memory it takes on top of what it starts with, maxAddressBytes its address space.
 	maxMemoryBytes  = 2 << 30
 	maxAddressBytes = 4 << 30

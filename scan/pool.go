@@ -24,7 +24,12 @@ type spawned struct {
 	err   error
 }
 
-// keep has one child ready at all times until Close. It stays on its thread, because a child is told to die with the thread that
+// spareChildren are ready beyond those that may read at the same time, so that after one has ended, the next reading need not wait for
+// another to start.
+const spareChildren = 1
+
+// keep has one child ready, or reading, at all times until Close. It starts the next when one has ended and not before: starting takes
+// a processor for as long as reading a small layer does. It stays on its thread, because a child is told to die with the thread that
 // started it, and Go ends threads it has no use for.
 func (l *Layers) keep() {
 	runtime.LockOSThread()
@@ -38,6 +43,9 @@ func (l *Layers) keep() {
 				c.end()
 			}
 			return
+		}
+		if err == nil {
+			<-c.ended
 		}
 	}
 }
@@ -72,6 +80,7 @@ type child struct {
 	complaint   *head
 	confinement confinement
 	once        sync.Once
+	ended       chan struct{} // closed when nothing is left of it
 }
 
 // spawn starts a child in a directory of its own and waits until it has confined itself.
@@ -84,7 +93,7 @@ func spawn(s settings) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &child{settings: s, complaint: &head{limit: maxComplaintBytes}}
+	c := &child{settings: s, complaint: &head{limit: maxComplaintBytes}, ended: make(chan struct{})}
 	c.cmd = &exec.Cmd{
 		Path: program, Args: []string{"tidewaiter", s.arg}, Dir: dir, Env: []string{}, // not nil, which would be ours
 		Stderr: c.complaint, SysProcAttr: childAttributes(),
@@ -144,6 +153,7 @@ func (c *child) kill() { _ = c.cmd.Process.Kill() } // it fails for a process th
 // end kills the process, waits for it, and removes what it leaves. It returns how the process ended.
 func (c *child) end() *os.ProcessState {
 	c.once.Do(func() {
+		defer close(c.ended)
 		c.kill()
 		_ = c.cmd.Wait() // how it ended is in ProcessState
 		_ = c.stdin.Close()

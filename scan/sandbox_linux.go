@@ -80,6 +80,7 @@ func confine(dir string) (confinement, error) {
 // runtime and the race detector reserve before main is no fault of a layer.
 func limitResources() error {
 	debug.SetMemoryLimit(softMemoryBytes)
+	debug.SetGCPercent(garbagePercent)
 	address, writable, err := memoryNow()
 	if err != nil {
 		return err

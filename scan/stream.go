@@ -2,6 +2,7 @@ package scan
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -118,9 +119,19 @@ func checkSize(out, in int64) error {
 
 // Read implements io.Reader. Its errors are the decoder's, the source's, or a limitError.
 func (s *stream) Read(p []byte) (int, error) {
+	if err := s.next(); err != nil {
+		return 0, err
+	}
+	n := copy(p, s.rest)
+	s.rest = s.rest[n:]
+	return n, nil
+}
+
+// next has something in s.rest, or returns why there is nothing more.
+func (s *stream) next() error {
 	for len(s.rest) == 0 {
 		if s.current.err != nil {
-			return 0, s.current.err
+			return s.current.err
 		}
 		if s.current.buf != nil {
 			s.empty <- s.current.buf // never blocks: the channel holds every buffer there is
@@ -130,9 +141,21 @@ func (s *stream) Read(p []byte) (int, error) {
 		s.n += int64(s.current.n)
 		_, _ = s.hash.Write(s.rest) // a hash never fails
 	}
-	n := copy(p, s.rest)
-	s.rest = s.rest[n:]
-	return n, nil
+	return nil
+}
+
+// Seek implements io.Seeker, forward from where the stream is and in no other way, so that the content of files nobody looks into is
+// not copied to be passed over. It goes as far as there is something, and leaves it to the next Read to say why there is no more.
+func (s *stream) Seek(offset int64, whence int) (int64, error) {
+	if whence != io.SeekCurrent || offset < 0 {
+		return 0, errors.New("a stream goes forward only")
+	}
+	for offset > 0 && s.next() == nil {
+		n := min(offset, int64(len(s.rest)))
+		s.rest = s.rest[n:]
+		offset -= n
+	}
+	return s.n - int64(len(s.rest)), nil
 }
 
 // diffID returns the digest of what was read. It is the layer's DiffID once Read has returned io.EOF.

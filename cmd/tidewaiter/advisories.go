@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tidewaiter/tidewaiter/advisories"
+	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/policy"
 	"github.com/tidewaiter/tidewaiter/scan"
@@ -273,7 +274,7 @@ Exit codes: 0 there is data that can be used (if it is too old to count, it says
 
 // facts is what is known of the advisory data.
 type facts struct {
-	Path   string `json:"path"`
+	Path   string `json:"path,omitempty"`
 	Source string `json:"source,omitempty"`
 	// Snapshot is the identity verdicts name, empty when there is no data; Problem then says why if there should be some.
 	Snapshot string        `json:"snapshot,omitempty"`
@@ -298,21 +299,42 @@ func advisoryFacts(ctx context.Context, c *config, now time.Time) (facts, error)
 	if err != nil {
 		f.Problem = err.Error()
 	} else {
-		s := a.Snapshot()
-		f.Snapshot, f.BuiltAt, f.Until = s.ID, s.UpdatedAt, s.Until
+		f.show(a.Snapshot(), now)
 		if err := a.Close(); err != nil {
 			return facts{}, err
 		}
-	}
-	if f.Snapshot != "" {
-		f.Age = now.Sub(f.BuiltAt)
-		f.AgeSeconds = int64(f.Age / time.Second)
-		f.Stale = !f.Until.IsZero() && !now.Before(f.Until)
 	}
 	if info, err := os.Stat(path); err == nil && !info.IsDir() {
 		return f, nil // a file, of which nothing more is known
 	}
 	f.Status, err = advisories.NewFolder(path, checkDatabase, time.Now).Status()
+	return f, err
+}
+
+// show has f say which data is in use, and how it stands at now.
+func (f *facts) show(s gate.Snapshot, now time.Time) {
+	if s.ID == "" {
+		return
+	}
+	f.Snapshot, f.BuiltAt, f.Until = s.ID, s.UpdatedAt, s.Until
+	f.Age = now.Sub(f.BuiltAt)
+	f.AgeSeconds = int64(f.Age / time.Second)
+	f.Stale = !f.Until.IsZero() && !now.Before(f.Until)
+}
+
+// advisoryFacts returns what is known of the advisory data in use here, for whoever reaches the console: no path of this machine.
+func (in *instance) advisoryFacts(context.Context) (any, error) {
+	f := facts{Source: in.config.Advisories.Source}
+	f.show(in.advisories.Snapshot(), time.Now().UTC())
+	if in.updater == nil {
+		return f, nil
+	}
+	path, err := in.config.advisoryPath()
+	if err != nil {
+		return nil, err
+	}
+	f.Status, err = advisories.NewFolder(path, checkDatabase, time.Now).Status()
+	f.Attempts = in.updater.Attempts()
 	return f, err
 }
 
