@@ -49,7 +49,7 @@ var rules = map[string]rule{
 		"github.com/coreos/go-oidc/v3/oidc", "github.com/go-jose/go-jose/v4", "golang.org/x/crypto/bcrypt", "go.yaml.in/yaml/v3",
 	}},
 	"advisories":      {ours: []string{"oci", "gate"}, theirs: []string{"github.com/fsnotify/fsnotify"}},
-	"report":          {ours: []string{"gate"}, notFromStd: []string{"net", "os"}},
+	"report":          {ours: []string{"oci", "gate"}, notFromStd: []string{"net", "os"}},
 	"audit":           {ours: []string{"seal"}},
 	"signing":         {ours: []string{"oci", "gate"}, theirs: []string{"github.com/sigstore/", "google.golang.org/protobuf/encoding/protojson", "github.com/notaryproject/", "github.com/opencontainers/image-spec"}},
 	"signing/kms":     {theirs: []string{"github.com/sigstore/sigstore"}},

@@ -42,6 +42,7 @@ type config struct {
 	Gate            gateConfig
 	Access          accessConfig
 	Audit           struct{ Path string }
+	Review          reviewConfig
 	Webhooks        []any
 	Log             struct{ Level, Format string }
 }
@@ -121,7 +122,7 @@ func defaults() map[string]any {
 		"gate.workers": 0, "gate.unsafe_unsandboxed_scan": false,
 		"access.unsafe_anonymous_push": false, "access.basic.htpasswd_file": "",
 		"access.tokens.key_file": "", "access.tokens.ttl": "15m", "access.tokens.realm": "", "access.tokens.robots_file": "",
-		"audit.path": "", "log.level": "info", "log.format": "json",
+		"audit.path": "", "review.second_approver": false, "review.warn_before": "72h", "log.level": "info", "log.format": "json",
 	}
 }
 
@@ -216,6 +217,7 @@ func (c *config) problems() []error {
 	}
 	problem(c.Listen.AdminURL != "" && !isWebURL(c.Listen.AdminURL), "listen.admin_url: %q is not an http or https URL", c.Listen.AdminURL)
 	found = append(found, c.accessProblems()...)
+	found = append(found, c.reviewProblems()...)
 	problem(c.Storage.Filesystem.Root == "", "storage.filesystem.root is empty")
 	problem(c.Redis.URL != "" && c.Redis.SealKeyFile == "", "redis.url needs redis.seal_key_file")
 	problem(c.Redis.URL != "" && !isRedisURL(c.Redis.URL), "redis.url is not redis://, rediss:// or unix://") // not shown: it may hold a password

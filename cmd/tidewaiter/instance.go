@@ -29,6 +29,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/policy"
 	"github.com/tidewaiter/tidewaiter/quarantine"
+	"github.com/tidewaiter/tidewaiter/review"
 	"github.com/tidewaiter/tidewaiter/scan"
 	"github.com/tidewaiter/tidewaiter/seal"
 	"github.com/tidewaiter/tidewaiter/signing"
@@ -53,6 +54,8 @@ type instance struct {
 	upstreams  *upstream.Registries
 	quarantine *quarantine.Quarantine
 	uploads    *quarantine.Uploads
+	waivers    *review.Waivers
+	askers     *review.Askers
 	hosted     *hosted.Repositories
 	key        seal.Key
 	audit      *audit.Log // these two only while serving
@@ -125,6 +128,9 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 	if err := in.openHosted(); err != nil {
 		return nil, err
 	}
+	if err := in.openReview(ctx); err != nil {
+		return nil, err
+	}
 
 	// What examines them.
 	in.layers, err = scan.NewLayers(scan.Options{Workers: c.Gate.Workers, TempDir: in.quarantine.TempDir(), UnsafeUnsandboxed: c.Gate.UnsafeUnsandboxedScan, Logger: log})
@@ -143,7 +149,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 
 	in.gate = gate.New(gate.Options{
 		Bytes: in.quarantine, Releases: releases{in.quarantine, in.hosted}, Scanner: in.layers, Advisories: in.advisories, Signatures: verifier,
-		Policies: in.policies, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted},
+		Policies: in.waivers, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted},
 		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.meters.verdict,
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,
 	})
