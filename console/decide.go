@@ -53,7 +53,7 @@ type QuarantineDesk interface {
 type Forensics interface {
 	// Manifest returns a manifest that is held. Errors: oci.ErrNotFound.
 	Manifest(ctx context.Context, c gate.Candidate) (oci.Content, error)
-	// Blob opens a blob that c's manifest refers to and that is held. Errors: oci.ErrNotFound, oci.ErrBlobUnknown.
+	// Blob opens a blob that the manifest of c, which is held, refers to. Errors: oci.ErrNotFound, oci.ErrBlobUnknown.
 	Blob(ctx context.Context, c gate.Candidate, d oci.Digest) (content io.ReadCloser, size int64, err error)
 }
 

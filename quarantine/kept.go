@@ -9,7 +9,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/oci"
 )
 
-// Kept returns the view of q for those who review: it opens what is held, released or not, fetches nothing, and changes nothing.
+// Kept returns the view of q for those who review: it opens what is held, released or not, and releases nothing.
 func (q *Quarantine) Kept() Kept { return Kept{q} }
 
 // Kept opens what is held. It is for people who are to decide about an image, never for clients.
@@ -24,9 +24,10 @@ func (k Kept) Manifest(ctx context.Context, c gate.Candidate) (oci.Content, erro
 	return held.Content, err
 }
 
-// Blob opens a blob that the manifest of c refers to and that is held for c's repository. content is as [Released.Blob] returns it.
+// Blob opens a blob that a manifest which is held refers to. A layer that was known from another image has not been fetched for this
+// one; it is now, or c's upstream asked whether it has it, as the gate would. content is as [Released.Blob] returns it.
 //
-// Errors: oci.ErrNotFound when the manifest is not held; oci.ErrBlobUnknown; oci.ErrMismatch when the manifest lies about its size.
+// Errors: oci.ErrNotFound when the manifest is not held; oci.ErrBlobUnknown; those of [Quarantine.Open].
 func (k Kept) Blob(ctx context.Context, c gate.Candidate, d oci.Digest) (content io.ReadCloser, size int64, err error) {
 	held, err := k.q.holdStored(ctx, c)
 	if errors.Is(err, errNotHeld) {
@@ -36,27 +37,10 @@ func (k Kept) Blob(ctx context.Context, c gate.Candidate, d oci.Digest) (content
 		return nil, 0, err
 	}
 	for _, desc := range held.Manifest.Blobs() {
-		if desc.Digest != d {
-			continue
+		if desc.Digest == d {
+			content, err = k.q.Open(ctx, c, desc)
+			return content, desc.Size, err
 		}
-		content, err = k.open(ctx, c, desc)
-		if errors.Is(err, errNotHeld) {
-			err = oci.ErrBlobUnknown
-		}
-		return content, desc.Size, err
 	}
 	return nil, 0, oci.ErrBlobUnknown
-}
-
-// open opens a stored blob that c's repository was seen to have. What another repository brought here is not c's to show, whatever its
-// manifest says. Errors: errNotHeld.
-func (k Kept) open(ctx context.Context, c gate.Candidate, desc oci.Descriptor) (io.ReadCloser, error) {
-	by, err := k.q.store.claimed(ctx, c, desc.Digest)
-	if err == nil && by < byRepository {
-		err = errNotHeld
-	}
-	if err != nil {
-		return nil, err
-	}
-	return k.q.openIntact(ctx, desc)
 }
