@@ -21,7 +21,7 @@ import (
 )
 
 func newWaiverExport(inv *invocation) *cobra.Command {
-	server := ""
+	server, format := "", ""
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Write the exceptions from advisories that count as OpenVEX",
@@ -62,10 +62,10 @@ func newWaiverExport(inv *invocation) *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().StringVarP(&inv.output, "output", "o", "openvex", "what to write: openvex")
+	cmd.Flags().StringVarP(&format, "output", "o", "openvex", "what to write: openvex")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
-		if inv.output != "openvex" {
-			return usageError(fmt.Errorf("output %q is not openvex", inv.output))
+		if format != "openvex" {
+			return usageError(fmt.Errorf("output %q is not openvex", format))
 		}
 		return nil
 	}
