@@ -151,15 +151,12 @@ func (c *Console) sendBytes(w http.ResponseWriter, r *http.Request, a asked) err
 		return err
 	}
 	candidate := gate.Candidate{Repository: a.ref.Repository, Digest: a.ref.Digest}
-	var content io.ReadCloser
-	size, name := int64(0), a.blob
+	name := a.blob
 	if a.manifest {
-		manifest, err := c.o.Review.Forensics.Manifest(r.Context(), candidate)
-		if err != nil {
-			return err
-		}
-		content, size, name = io.NopCloser(bytes.NewReader(manifest.Raw)), int64(len(manifest.Raw)), candidate.Digest
-	} else if content, size, err = c.o.Review.Forensics.Blob(r.Context(), candidate, a.blob); err != nil {
+		name = candidate.Digest
+	}
+	content, size, err := c.openBytes(r, candidate, a)
+	if err != nil {
 		return err
 	}
 	defer func() { _ = content.Close() }() // it was only read
@@ -176,6 +173,14 @@ func (c *Console) sendBytes(w http.ResponseWriter, r *http.Request, a asked) err
 		panic(http.ErrAbortHandler)
 	}
 	return nil
+}
+
+func (c *Console) openBytes(r *http.Request, candidate gate.Candidate, a asked) (content io.ReadCloser, size int64, err error) {
+	if !a.manifest {
+		return c.o.Review.Forensics.Blob(r.Context(), candidate, a.blob)
+	}
+	manifest, err := c.o.Review.Forensics.Manifest(r.Context(), candidate)
+	return io.NopCloser(bytes.NewReader(manifest.Raw)), int64(len(manifest.Raw)), err
 }
 
 // Release is what is sent to release an image.
