@@ -11,15 +11,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/tidewaiter/tidewaiter/oci"
+	"github.com/tidewaiter/tidewaiter/seal"
 )
 
 // lookEvery is how long a file is not looked at again: a pull asks who it is for every blob, and nobody who changes a file waits for
 // less.
 const lookEvery = time.Second
-
-// writableByOthers are the permissions no file here may have: whoever can write it can become anybody.
-const writableByOthers fs.FileMode = 0o022
 
 // file is what a file says, read again when the file has changed. A file that turns bad leaves what was in force in force, and is
 // complained of once. It is safe for concurrent use; a nil file says nothing.
@@ -93,7 +90,7 @@ func (f *file[T]) reload(always bool) error {
 		return nil
 	}
 	f.seen = info // as it was before it is read: what changes from here on is read the next time
-	content, err := readFile(f.path, f.maxBytes)
+	content, err := seal.ReadFile(f.path, f.maxBytes)
 	if err != nil {
 		return fmt.Errorf("reading the %s: %w", f.what, err)
 	}
@@ -107,28 +104,4 @@ func (f *file[T]) reload(always bool) error {
 
 func same(a, b fs.FileInfo) bool {
 	return a != nil && b != nil && os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && a.Mode() == b.Mode()
-}
-
-// readFile reads a regular file that only its owner may write, of at most maxBytes.
-func readFile(path string, maxBytes int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }() // only read from
-	info, err := f.Stat()            // of the open file: the name may lead elsewhere by now
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	if info.Mode().Perm()&writableByOthers != 0 {
-		return nil, fmt.Errorf("%s has mode %v: others than its owner may write it", path, info.Mode().Perm())
-	}
-	content, err := oci.ReadBounded(f, maxBytes)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return content, nil
 }

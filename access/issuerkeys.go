@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/tidewaiter/tidewaiter/oci"
+	"github.com/tidewaiter/tidewaiter/seal"
 )
 
 // How the keys of an issuer are kept. An hour is how long one that was withdrawn still counts, unless the issuer cannot be reached to
@@ -268,7 +269,7 @@ func (k *issuerKeys) trusted(host string) bool {
 
 // bearer returns the token to show.
 func (k *issuerKeys) bearer() (string, error) {
-	content, err := readFile(k.of.TokenFile, maxBearerBytes)
+	content, err := seal.ReadFile(k.of.TokenFile, maxBearerBytes)
 	if err != nil {
 		return "", fmt.Errorf("token_file: %w", err)
 	}
@@ -283,7 +284,7 @@ func (k *issuerKeys) bearer() (string, error) {
 func (k *issuerKeys) client() (*http.Client, error) {
 	settings := &tls.Config{MinVersion: tls.VersionTLS12}
 	if k.of.CAFile != "" {
-		content, err := readFile(k.of.CAFile, maxCABytes)
+		content, err := seal.ReadFile(k.of.CAFile, maxCABytes)
 		if err != nil {
 			return nil, fmt.Errorf("ca_file: %w", err)
 		}

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/tidewaiter/tidewaiter/seal"
 )
 
 // robotPrefix begins the user name a robot logs in with. A ':', as in its full name, ends a user name in HTTP; a '$' is expanded by
@@ -133,7 +135,7 @@ func (c *Control) checkRobot(ctx context.Context, name, secret string) (Caller, 
 
 // ReadRobots returns the robots in the file at path, in its order. A file that is not there holds none.
 func ReadRobots(path string) ([]Robot, error) {
-	content, err := readFile(path, maxRobotsBytes)
+	content, err := seal.ReadFile(path, maxRobotsBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

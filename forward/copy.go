@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync"
 	"time"
 
@@ -25,20 +24,6 @@ const (
 	// blobsAtOnce is how many blobs of one manifest are sent at a time: registries answer slowly and take small blobs fast.
 	blobsAtOnce = 3
 )
-
-// evidenceSuffixes end the tags under which clients keep signatures, attestations and inventories of an image. The tag without a
-// suffix, the fallback of the referrers API, is none of them: a list of our own would replace what the destination's holds, so each
-// entry is added to that list by whoever pushes it.
-var evidenceSuffixes = []string{".sig", ".att", ".sbom"}
-
-// tagOf returns the fallback tag of the referrers API (distribution-spec, Referrers Tag Schema).
-func tagOf(d oci.Digest) string { return d.Algorithm().String() + "-" + d.Encoded() }
-
-// isFallbackTag reports whether tag is one that tagOf returns.
-func isFallbackTag(tag string) bool {
-	_, err := oci.ParseDigest(strings.Replace(tag, "-", ":", 1))
-	return err == nil
-}
 
 // transfer is one attempt to copy an item. What is not said to be guarded belongs to the goroutine that makes the attempt.
 type transfer struct {
@@ -85,7 +70,8 @@ func (f *Forwarder) copyItem(ctx context.Context, item Item) (bytes int64, err e
 func (t *transfer) copyTagged(ctx context.Context, item Item) error {
 	var tags []string
 	for _, tag := range item.Tags {
-		if !isFallbackTag(tag) {
+		// A list of our own would replace what the destination's holds: each entry is added to that list by whoever pushes it.
+		if evidence, _ := oci.ParseEvidenceTag(tag); !evidence.Lists() {
 			tags = append(tags, tag)
 		}
 	}
@@ -190,8 +176,8 @@ func (t *transfer) copyEvidence(ctx context.Context, c gate.Candidate) error {
 			return err
 		}
 	}
-	for _, suffix := range evidenceSuffixes {
-		tag := tagOf(c.Digest) + suffix
+	for _, suffix := range oci.EvidenceSuffixes() {
+		tag := oci.EvidenceTag{Subject: c.Digest, Suffix: suffix}.String()
 		desc, err := t.o.Evidence.Resolve(ctx, t.from, tag)
 		if oci.IsMissing(err) {
 			continue

@@ -331,3 +331,6 @@ func (q *quay) forget() {
 	defer q.mu.Unlock()
 	q.taken = nil
 }
+
+// tagOf returns the tag under which the referrers of d are listed.
+func tagOf(d oci.Digest) string { return oci.EvidenceTag{Subject: d}.String() }

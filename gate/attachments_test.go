@@ -30,7 +30,7 @@ func TestAttachments(t *testing.T) {
 		if err != nil || !v.Allowed() || w.count("verify") != 2 {
 			t.Fatalf("got %s after %d checks, %v, want an admission after 2", v.Decision, w.count("verify"), err)
 		}
-		in := gate.Inputs{Candidate: c, Policies: w.set, Snapshot: w.snap, Roots: w.roots, Attached: "a2", MaxImageBytes: maxImageBytes}
+		in := gate.Inputs{Candidate: c, Policies: w.set, Snapshot: w.snap, Roots: w.roots, Attached: "a2", MaxImageBytes: maxImageBytes, MalwareFileBytes: malwareFileBytes}
 		if want := in.Key().String(); v.Key != want {
 			t.Errorf("the verdict counts for %s, want %s", v.Key, want)
 		}

@@ -51,6 +51,8 @@ type Inputs struct {
 	Attached string
 	// MaxImageBytes is [Options.MaxImageBytes]: an image beyond it has a gap.
 	MaxImageBytes int64
+	// MalwareFileBytes is [Options.MalwareFileBytes]: a larger file is a gap to whoever asks for malware.
+	MalwareFileBytes int64
 }
 
 // Key returns the identity of the verdict these inputs lead to.
@@ -59,7 +61,7 @@ func (in Inputs) Key() Key {
 	for _, term := range []string{
 		keyFormat, in.Candidate.Repository.String(), in.Candidate.Digest.String(),
 		in.Policies.Revision, in.Policies.WaiverRevision, in.Snapshot.ID, in.Snapshot.Until.UTC().Format(time.RFC3339), in.Roots,
-		in.Attached, strconv.FormatInt(in.MaxImageBytes, 10),
+		in.Attached, strconv.FormatInt(in.MaxImageBytes, 10), strconv.FormatInt(in.MalwareFileBytes, 10),
 	} {
 		_, _ = fmt.Fprintf(h, "%d:%s,", len(term), term) // a hash never fails; the length keeps terms apart
 	}

@@ -29,6 +29,7 @@ const unexcusedLifetime = 15 * time.Minute
 func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 	v := Verdict{
 		Repository: e.Candidate.Repository, Digest: e.Candidate.Digest, MediaType: e.Manifest.MediaType,
+		SizeBytes: e.SizeBytes, Attached: e.Manifest.Subject != nil || e.Manifest.IsEvidence(),
 		PolicyRevision: set.Revision, WaiverRevision: set.WaiverRevision,
 		Signatures: e.Signatures, Attestations: e.Attestations, Rejections: e.Rejections, Findings: e.Findings, Packages: len(e.Inventory.Packages),
 		JudgedAt: now.UTC(), Until: now.UTC().Add(verdictLifetime), Complete: true,
@@ -54,15 +55,15 @@ func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 	standing, excused := excuseFindings(p, e, findingReasons(p, e, now, &v), now, &v)
 	reasons = append(reasons, standing...)
 	reasons = append(reasons, secretReasons(p, e)...)
+	reasons = append(reasons, malwareReasons(p, e, &v)...)
 	reasons = append(reasons, gapReasons(p, e)...)
 	reasons, v.Waived = waive(set.Waivers, e.Candidate, reasons, now, &v)
 	reasons, v.Waived, v.VEX = sorted(reasons), sorted(append(v.Waived, excused...)), vexOf(p, e)
-	if p.Secrets != nil && p.Secrets.Warn {
-		reasons, v.Warnings = split(reasons, RuleSecrets)
-	}
+	reasons, v.Warnings = p.warned(reasons)
+	v.Complete = e.Manifest.IsIndex() || e.OnlyStatements || e.Looked.covers(p.looksAfter())
 
 	switch {
-	case p.needsLayers(e) && !e.Examined:
+	case p.needsLayers(e) && !(e.Examined && e.Looked.covers(p.looksFor())):
 		v.Complete = false
 		v.Reasons = append(reasons, Reason{Rule: RuleUnexamined, Message: "its layers have not been examined"})
 	case p.Mode == Warn:
@@ -224,19 +225,7 @@ func secretReasons(p Policy, e Evidence) []Reason {
 	for _, s := range e.Inventory.Secrets {
 		reasons = append(reasons, Reason{Rule: RuleSecrets, Message: fmt.Sprintf("a secret, %s, in %s of layer %s", s.Kind, s.Path, short(s.Layer))})
 	}
-	return reasons
-}
-
-// split takes the reasons of one rule out of reasons.
-func split(reasons []Reason, rule Rule) (others, of []Reason) {
-	for _, r := range reasons {
-		if r.Rule == rule {
-			of = append(of, r)
-		} else {
-			others = append(others, r)
-		}
-	}
-	return others, of
+	return append(reasons, noteGaps(p, RuleSecrets, "secrets were", e.SecretGaps)...)
 }
 
 func gapReasons(p Policy, e Evidence) []Reason {

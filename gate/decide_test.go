@@ -26,6 +26,7 @@ var (
 		Package: gate.Package{Type: "deb", Name: "tar", Version: "1.34+dfsg-1.2+deb12u1"},
 	}
 	unreadable = gate.Gap{Kind: gate.GapUnreadableLayer, Layer: digestOf("layer"), Why: "unexpected EOF"}
+	eicar      = gate.Infection{Signature: "Eicar-Test-Signature", Path: "opt/tool", Layer: digestOf("layer")}
 	signedBy   = func(authority string) gate.Signature {
 		return gate.Signature{Authority: authority, Format: "sigstore-bundle", Signer: authority + "'s key", Manifest: digestOf("signature")}
 	}
@@ -70,6 +71,7 @@ func clean() gate.Evidence {
 	return gate.Evidence{
 		Candidate: gate.Candidate{Repository: nginx, Digest: digestOf("image")}, Manifest: imageOf(layerOf("layer", 100)),
 		SignatureEvidence: gate.SignatureEvidence{Signatures: []gate.Signature{signedBy("release")}}, Examined: true,
+		Looked: gate.Look{Secrets: true, Malware: true},
 	}
 }
 
@@ -181,9 +183,43 @@ func TestDecide(t *testing.T) {
 			evidence: func(e *gate.Evidence) { e.Inventory.Secrets = []gate.Secret{{Kind: "private key", Path: "key.pem"}} },
 		}},
 		"a policy that looks for secrets alone needs the layers": {change{
-			policy:   func(p *gate.Policy) { p.Vulnerabilities, p.Secrets = nil, &gate.SecretRule{Warn: true} },
+			policy:   func(p *gate.Policy) { p.Vulnerabilities, p.Secrets = nil, &gate.SecretRule{} },
 			evidence: func(e *gate.Evidence) { e.Examined = false },
 		}, []gate.Rule{gate.RuleUnexamined}},
+		"one that only warns of secrets does not": {change: change{
+			policy:   func(p *gate.Policy) { p.Vulnerabilities, p.Secrets = nil, &gate.SecretRule{Warn: true} },
+			evidence: func(e *gate.Evidence) { e.Examined, e.Looked = false, gate.Look{} },
+		}},
+		"denies what was examined, but not for secrets": {change{
+			policy:   func(p *gate.Policy) { p.Secrets = &gate.SecretRule{} },
+			evidence: func(e *gate.Evidence) { e.Looked.Secrets = false },
+		}, []gate.Rule{gate.RuleUnexamined}},
+		"denies what was examined, but not for malware": {change{
+			policy:   func(p *gate.Policy) { p.Malware = &gate.MalwareRule{} },
+			evidence: func(e *gate.Evidence) { e.Looked.Malware = false },
+		}, []gate.Rule{gate.RuleUnexamined}},
+		"denies malware when the policy looks for it": {change{
+			policy:   func(p *gate.Policy) { p.Malware = &gate.MalwareRule{} },
+			evidence: func(e *gate.Evidence) { e.Malware.Found = []gate.Infection{eicar} },
+		}, []gate.Rule{gate.RuleMalware}},
+		"a policy that does not look for malware admits it": {change: change{
+			evidence: func(e *gate.Evidence) { e.Malware.Found = []gate.Infection{eicar} },
+		}},
+		"denies a file that the malware scanner was not sent": {change{
+			policy:   func(p *gate.Policy) { p.Malware = &gate.MalwareRule{} },
+			evidence: func(e *gate.Evidence) { e.Malware.Gaps = []gate.Gap{{Kind: gate.GapLimit, Path: "big", Why: "big"}} },
+		}, []gate.Rule{gate.RuleGap}},
+		"but admits it when such gaps are tolerated": {change: change{
+			policy: func(p *gate.Policy) {
+				p.Malware, p.TolerateGaps = &gate.MalwareRule{}, []gate.GapKind{gate.GapLimit}
+			},
+			evidence: func(e *gate.Evidence) { e.Malware.Gaps = []gate.Gap{{Kind: gate.GapLimit, Path: "big", Why: "big"}} },
+		}},
+		"a waiver sets malware aside": {change: change{
+			policy:   func(p *gate.Policy) { p.Malware = &gate.MalwareRule{} },
+			evidence: func(e *gate.Evidence) { e.Malware.Found = []gate.Infection{eicar} },
+			waivers:  []gate.Waiver{{Rule: gate.RuleMalware, Digest: digestOf("image"), Until: noon.Add(time.Hour)}},
+		}},
 		"a waiver sets aside the finding it names": {change: change{evidence: find(log4j), waivers: []gate.Waiver{
 			{Vulnerability: "CVE-2021-44228", Package: "maven/org.apache.logging.log4j:log4j-core", Repositories: []oci.Pattern{pattern(t, "docker.io/**")}, Until: noon.Add(time.Hour)},
 		}}},
@@ -317,6 +353,10 @@ func randomEvidence(r *rand.Rand) gate.Evidence {
 	for range r.IntN(2) * r.IntN(2) {
 		e.Inventory.Secrets = append(e.Inventory.Secrets, gate.Secret{Kind: "private key", Path: []string{"a", "b"}[r.IntN(2)]})
 	}
+	for range r.IntN(2) * r.IntN(2) {
+		e.Malware.Found = append(e.Malware.Found, gate.Infection{Signature: []string{"A", "B"}[r.IntN(2)], Path: "a"})
+	}
+	e.Looked = gate.Look{Secrets: r.IntN(8) > 0, Malware: r.IntN(8) > 0}
 	for range r.IntN(2) {
 		e.Gaps = append(e.Gaps, gate.Gap{Kind: gate.GapKinds()[r.IntN(len(gate.GapKinds()))], Why: "x"})
 	}
@@ -341,6 +381,9 @@ func randomPolicies(t testing.TB, r *rand.Rand) *gate.PolicySet {
 	p.TolerateGaps = gate.GapKinds()[:r.IntN(len(gate.GapKinds()))]
 	if r.IntN(2) == 0 {
 		p.Secrets = &gate.SecretRule{Warn: r.IntN(2) == 0}
+	}
+	if r.IntN(2) == 0 {
+		p.Malware = &gate.MalwareRule{Warn: r.IntN(2) == 0}
 	}
 	set := &gate.PolicySet{Policies: []gate.Policy{p}}
 	for range r.IntN(3) {
@@ -381,6 +424,14 @@ var laws = []struct {
 	}},
 	{"adding a secret never admits", func(t *testing.T, r *rand.Rand, set *gate.PolicySet, e gate.Evidence, v gate.Verdict) {
 		e.Inventory.Secrets = append(slices.Clone(e.Inventory.Secrets), gate.Secret{Kind: "private key", Path: "another"})
+		mustStayDenied(t, v, gate.Decide(set, e, noon))
+	}},
+	{"adding malware never admits", func(t *testing.T, r *rand.Rand, set *gate.PolicySet, e gate.Evidence, v gate.Verdict) {
+		e.Malware.Found = append(slices.Clone(e.Malware.Found), gate.Infection{Signature: "C", Path: "another"})
+		mustStayDenied(t, v, gate.Decide(set, e, noon))
+	}},
+	{"looking for less never admits", func(t *testing.T, r *rand.Rand, set *gate.PolicySet, e gate.Evidence, v gate.Verdict) {
+		e.Looked = gate.Look{}
 		mustStayDenied(t, v, gate.Decide(set, e, noon))
 	}},
 	{"dropping a signature never admits", func(t *testing.T, r *rand.Rand, set *gate.PolicySet, e gate.Evidence, v gate.Verdict) {

@@ -82,13 +82,14 @@ const (
 	GapStaleAdvisories   GapKind = "stale-advisories"   // the advisory data is older than allowed
 	GapUnknownVersion    GapKind = "unknown-version"    // a version that could not be compared with an advisory's
 	GapConfig            GapKind = "config"             // an image config that could not be read or contradicts the layers
+	GapUnscannedFile     GapKind = "unscanned-file"     // a file that the malware scanner says it could not look into
 )
 
 // GapKinds returns every kind, for whoever checks names.
 func GapKinds() []GapKind {
 	return []GapKind{
 		GapUnreadableLayer, GapUnknownMediaType, GapEncryptedLayer, GapForeignLayer, GapUnreadablePackage, GapUnresolvedLink,
-		GapLimit, GapScanner, GapNoAdvisories, GapStaleAdvisories, GapUnknownVersion, GapConfig,
+		GapLimit, GapScanner, GapNoAdvisories, GapStaleAdvisories, GapUnknownVersion, GapConfig, GapUnscannedFile,
 	}
 }
 
@@ -159,4 +160,9 @@ type Evidence struct {
 	// Findings is sorted by severity, highest first, then by ID, package and path.
 	Findings []Finding
 	Gaps     []Gap
+	// Looked says what, besides packages, was looked for. What is not in it was not found for want of looking.
+	Looked Look
+	// SecretGaps are what could not be searched for secrets, where only these are asked for and only warned of; else it is in Gaps.
+	SecretGaps []Gap
+	Malware    MalwareEvidence
 }

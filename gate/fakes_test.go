@@ -28,21 +28,25 @@ type world struct {
 	roots string
 	now   time.Time
 
-	held       map[gate.Candidate]oci.Content
-	blobs      map[oci.Digest][]byte
-	packages   map[oci.Digest][]gate.Package // by layer
-	secrets    map[oci.Digest][]gate.Secret  // by layer
-	scanned    map[oci.Digest]gate.LayerInventory
-	findings   []gate.Finding
-	signatures map[gate.Candidate]gate.SignatureEvidence
-	newRoots   string        // what the trust roots become while signatures are verified
-	restless   bool          // and again each time
-	attached   string        // what is known to be attached to every candidate
-	arrives    string        // what that becomes while signatures are verified
-	breaks     string        // the call that fails
-	stall      chan struct{} // when not nil, layers are read only once it is closed
-	stalls     string        // when not empty, the one upstream whose layers stall
-	reading    chan struct{} // receives a value whenever a layer begins to be read
+	held        map[gate.Candidate]oci.Content
+	blobs       map[oci.Digest][]byte
+	packages    map[oci.Digest][]gate.Package // by layer
+	secrets     map[oci.Digest][]gate.Secret  // by layer
+	scanned     map[oci.Digest]gate.LayerInventory
+	findings    []gate.Finding
+	signatures  map[gate.Candidate]gate.SignatureEvidence
+	newRoots    string        // what the trust roots become while signatures are verified
+	restless    bool          // and again each time
+	attached    string        // what is known to be attached to every candidate
+	arrives     string        // what that becomes while signatures are verified
+	breaks      string        // the call that fails
+	stall       chan struct{} // when not nil, layers are read only once it is closed
+	stalls      string        // when not empty, the one upstream whose layers stall
+	stallLooks  chan struct{} // when not nil, layers are read for secrets or malware only once it is closed
+	infected    map[oci.Digest][]gate.Infection
+	unscanned   map[oci.Digest][]gate.Gap // what the malware scanner cannot look into, by layer
+	signatureDB string                    // of the malware scanner
+	reading     chan struct{}             // receives a value whenever a layer begins to be read
 
 	mu          sync.Mutex
 	calls       []string
@@ -56,12 +60,18 @@ func newWorld(t testing.TB) *world {
 	return &world{
 		t: t, set: &gate.PolicySet{Policies: []gate.Policy{strict(t)}, Revision: "p1"}, snap: gate.Snapshot{ID: "s1"}, roots: "r1", now: noon,
 		held: map[gate.Candidate]oci.Content{}, blobs: map[oci.Digest][]byte{}, packages: map[oci.Digest][]gate.Package{},
-		secrets: map[oci.Digest][]gate.Secret{},
+		secrets: map[oci.Digest][]gate.Secret{}, infected: map[oci.Digest][]gate.Infection{}, unscanned: map[oci.Digest][]gate.Gap{}, signatureDB: "d1",
 		scanned: map[oci.Digest]gate.LayerInventory{}, signatures: map[gate.Candidate]gate.SignatureEvidence{},
 		reading:  make(chan struct{}, 64),
 		verdicts: map[gate.Key]gate.Verdict{}, inventories: map[oci.Digest]gate.LayerInventory{}, released: map[gate.Candidate]bool{},
 	}
 }
+
+// What the malware scanner of [world.gate] is asked with.
+const (
+	malwareMaxAge    = 6 * time.Hour
+	malwareFileBytes = 1 << 10
+)
 
 // maxImageBytes is the limit of [world.gate].
 const maxImageBytes = 1 << 20
@@ -69,12 +79,17 @@ const maxImageBytes = 1 << 20
 func (w *world) gate() *gate.Gate { return w.gateFor(maxImageBytes) }
 
 func (w *world) gateFor(maxImageBytes int64) *gate.Gate {
-	g := gate.New(gate.Options{
-		Bytes: w, Releases: w, Scanner: w, Advisories: w, Signatures: w, Policies: w, Verdicts: remembers{w}, Inventories: w, Records: w,
-		Attachments: w, Now: w.clock, Log: slog.New(slog.DiscardHandler), Workers: 4, MaxImageBytes: maxImageBytes, Platforms: []string{"linux/amd64"},
-	})
+	g := gate.New(w.options(maxImageBytes))
 	w.t.Cleanup(g.Close)
 	return g
+}
+
+func (w *world) options(maxImageBytes int64) gate.Options {
+	return gate.Options{
+		Bytes: w, Releases: w, Scanner: w, Advisories: w, Signatures: w, Policies: w, Verdicts: remembers{w}, Inventories: w, Records: w,
+		Attachments: w, Malware: malwareScanner{w}, MalwareMaxAge: malwareMaxAge, MalwareFileBytes: malwareFileBytes,
+		Now: w.clock, Log: slog.New(slog.DiscardHandler), Workers: 4, MaxImageBytes: maxImageBytes, Platforms: []string{"linux/amd64"},
+	}
 }
 
 func (w *world) clock() time.Time {
@@ -211,6 +226,9 @@ func (w *world) ReadLayer(ctx context.Context, layer oci.Descriptor, r io.Reader
 		return gate.LayerInventory{}, err
 	}
 	w.reading <- struct{}{}
+	if look.Secrets && w.stallLooks != nil {
+		<-w.stallLooks
+	}
 	if w.stall != nil && w.stalls == "" {
 		select {
 		case <-w.stall:
@@ -232,6 +250,41 @@ func (w *world) ReadLayer(ctx context.Context, layer oci.Descriptor, r io.Reader
 		inv.Files = []gate.FileInventory{{Path: "packages", Packages: packages}}
 	}
 	return inv, nil
+}
+
+// malwareScanner is the world's malware scanner, apart because its methods have everyday names.
+type malwareScanner struct{ w *world }
+
+func (s malwareScanner) Database() string {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	return s.w.signatureDB
+}
+
+func (s malwareScanner) FindMalware(_ context.Context, layer oci.Descriptor, r io.Reader) (gate.LayerMalware, error) {
+	if err := s.w.note("malware %s", layer.Digest); err != nil {
+		return gate.LayerMalware{}, err
+	}
+	if s.w.stallLooks != nil {
+		<-s.w.stallLooks
+	}
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return gate.LayerMalware{}, err
+	}
+	now := s.w.clock()
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	return gate.LayerMalware{
+		Database: s.w.signatureDB, At: now, FileBytes: malwareFileBytes, Found: s.w.infected[layer.Digest], Gaps: s.w.unscanned[layer.Digest],
+	}, nil
+}
+
+// newSignatures gives the malware scanner other signatures, by which layer is infected.
+func (w *world) newSignatures(layer oci.Digest, found ...gate.Infection) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.signatureDB += "+"
+	w.infected[layer] = found
 }
 
 func (w *world) Snapshot() gate.Snapshot { return w.snap }

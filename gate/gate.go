@@ -39,6 +39,15 @@ type Scanner interface {
 	ReadLayer(ctx context.Context, layer oci.Descriptor, r io.Reader, look Look) (LayerInventory, error)
 }
 
+// Malware looks into layers for what signatures of malware fit. Implementations are safe for concurrent use.
+type Malware interface {
+	// Database identifies the signatures in use, as last heard; empty when that is not known.
+	Database() string
+	// FindMalware returns what is in the layer r streams, with Database, At and FileBytes set. A file that cannot be looked into is a
+	// gap in the result; an error means that the attempt failed for a reason outside the layer, and says nothing about it.
+	FindMalware(ctx context.Context, layer oci.Descriptor, r io.Reader) (LayerMalware, error)
+}
+
 // Advisories matches packages against what is known to be bad. Implementations are safe for concurrent use.
 type Advisories interface {
 	// Snapshot returns the identity of the data Match would use now; the zero Snapshot when there is none.

@@ -32,7 +32,7 @@ func (g *Gate) gatherSignatures(ctx context.Context, in Inputs, p Policy, e *Evi
 
 func (g *Gate) findSignatures(ctx context.Context, in Inputs, p Policy, e *Evidence) error {
 	wanted := p.wanted(*e)
-	if wanted.Nothing() && !p.ReadsLayers() {
+	if wanted.Nothing() && !p.ReadsLayers() && p.looksAfter() == (Look{}) {
 		return nil
 	}
 	if e.Manifest.IsEvidence() {
@@ -117,9 +117,8 @@ func earlier(a, b time.Time) time.Time {
 
 // inventory returns what the image m holds, reading only layers that were never read before, the largest first.
 func (g *Gate) inventory(ctx context.Context, c Candidate, m oci.Manifest, look Look) (Inventory, error) {
-	if size := totalBytes(m); g.o.MaxImageBytes > 0 && size > g.o.MaxImageBytes {
-		why := fmt.Sprintf("the image is %d bytes, at most %d are read", size, g.o.MaxImageBytes)
-		return Inventory{Gaps: []Gap{{Kind: GapLimit, Why: why}}}, nil
+	if gap := g.tooLarge(m); gap != nil {
+		return Inventory{Gaps: []Gap{*gap}}, nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -151,6 +150,15 @@ func (g *Gate) inventory(ctx context.Context, c Candidate, m oci.Manifest, look 
 		inv.Gaps = append(inv.Gaps, *gap)
 	}
 	return inv, err
+}
+
+// tooLarge returns the gap that an image is whose layers are not read for its size.
+func (g *Gate) tooLarge(m oci.Manifest) *Gap {
+	size := totalBytes(m)
+	if g.o.MaxImageBytes <= 0 || size <= g.o.MaxImageBytes {
+		return nil
+	}
+	return &Gap{Kind: GapLimit, Why: fmt.Sprintf("the image is %d bytes, at most %d are read", size, g.o.MaxImageBytes)}
 }
 
 // maxConfigBytes bounds an image config. Real ones are kilobytes; containerd reads at most 8 MiB.
@@ -265,18 +273,37 @@ func (g *Gate) allKnown(ctx context.Context, m oci.Manifest, look Look) (bool, e
 	return true, nil
 }
 
-// readLayer reads a layer and records what it holds. A worker's death is a gap of this judging alone: it may be the machine's
-// fault, so it is not recorded as a fact about the layer.
+// readLayer is read in a place among those who read layers.
 func (g *Gate) readLayer(ctx context.Context, c Candidate, desc oci.Descriptor, look Look) (LayerInventory, error) {
-	// Its share first, so that nobody waits for a worker he may not have: one upstream that is slow leaves the others some.
-	for _, slots := range []chan struct{}{g.share(c.Repository.Upstream), g.workers} {
-		select {
-		case slots <- struct{}{}:
-			defer func() { <-slots }()
-		case <-ctx.Done():
-			return LayerInventory{}, ctx.Err()
-		}
+	leave, err := g.place(ctx, c)
+	if err != nil {
+		return LayerInventory{}, err
 	}
+	defer leave()
+	return g.read(ctx, c, desc, look)
+}
+
+// place waits for a place among those who read layers. Its share comes first, so that nobody waits for a worker he may not have: one
+// upstream that is slow leaves the others some.
+func (g *Gate) place(ctx context.Context, c Candidate) (leave func(), err error) {
+	share := g.share(c.Repository.Upstream)
+	select {
+	case share <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	select {
+	case g.workers <- struct{}{}:
+		return func() { <-g.workers; <-share }, nil
+	case <-ctx.Done():
+		<-share
+		return nil, ctx.Err()
+	}
+}
+
+// read reads a layer and records what it holds. A worker's death is a gap of this judging alone: it may be the machine's
+// fault, so it is not recorded as a fact about the layer.
+func (g *Gate) read(ctx context.Context, c Candidate, desc oci.Descriptor, look Look) (LayerInventory, error) {
 	r, err := g.o.Bytes.Open(ctx, c, desc)
 	if err != nil {
 		return LayerInventory{}, err
@@ -286,12 +313,16 @@ func (g *Gate) readLayer(ctx context.Context, c Candidate, desc oci.Descriptor, 
 		return LayerInventory{}, fmt.Errorf("layer %s: %w", desc.Digest, err)
 	}
 	inv.Format, inv.Layer = InventoryFormat, desc.Digest
-	if slices.ContainsFunc(inv.Gaps, func(gap Gap) bool { return gap.Kind == GapScanner }) {
+	if slices.ContainsFunc(inv.Gaps, Gap.isPassing) {
 		return inv, nil
 	}
-	if more, ok, err := g.known(ctx, desc.Digest, Look{Secrets: true}); err != nil || ok {
-		return more, err // another reading, which looked for secrets too, ended before: there is nothing to add to it
+	g.recording.Lock()
+	defer g.recording.Unlock()
+	recorded, ok, err := g.o.Inventories.Inventory(ctx, desc.Digest)
+	if err != nil || ok && recorded.SecretsRead {
+		return recorded, err // another reading, which looked for secrets too, ended before: there is nothing to add to it
 	}
+	inv.Malware = recorded.Malware
 	return inv, g.o.Inventories.RecordInventory(ctx, inv)
 }
 

@@ -42,6 +42,18 @@ type Package struct {
 type Look struct {
 	// Secrets are credentials left in files. Looking for them costs many times what all else does.
 	Secrets bool
+	// Malware is looked for by [Malware], not by [Scanner].
+	Malware bool
+}
+
+// covers reports whether nothing of other is missing in l.
+func (l Look) covers(other Look) bool {
+	return (l.Secrets || !other.Secrets) && (l.Malware || !other.Malware)
+}
+
+// and returns what is looked for by l or other.
+func (l Look) and(other Look) Look {
+	return Look{Secrets: l.Secrets || other.Secrets, Malware: l.Malware || other.Malware}
 }
 
 // Secret is a credential found in a layer. It is never recorded itself.
@@ -97,6 +109,8 @@ type LayerInventory struct {
 	// SecretsRead says that secrets were looked for; else Secrets is empty for want of looking. Sorted by path, then kind.
 	SecretsRead bool     `json:"secrets_read,omitempty"`
 	Secrets     []Secret `json:"secrets,omitempty"`
+	// Malware is nil when it was never looked for. Unlike all else here it also depends on the signatures there were.
+	Malware *LayerMalware `json:"malware,omitempty"`
 	// Gaps is what could not be read of the layer. A layer that could not be read at all has a gap and nothing else.
 	Gaps []Gap `json:"gaps,omitempty"`
 }
@@ -121,6 +135,8 @@ type Inventory struct {
 	// Secrets is in the order of the layers. What a higher layer removes is still in the lower one, for everybody to read.
 	Secrets []Secret `json:"secrets,omitempty"`
 	Gaps    []Gap    `json:"gaps,omitempty"`
+	// secretsRead says that secrets were looked for in every layer.
+	secretsRead bool
 }
 
 // osReleasePaths are where os-release may lie, in the order os-release(5) gives precedence.
@@ -137,8 +153,9 @@ func Merge(layers []LayerInventory) Inventory {
 	files := map[string]origin{}
 	releases := map[string]OS{}
 	channels := map[string][]string{}
-	var merged Inventory
+	merged := Inventory{secretsRead: true}
 	for _, l := range layers {
+		merged.secretsRead = merged.secretsRead && l.SecretsRead
 		hidden := hiddenBy(l)
 		maps.DeleteFunc(files, func(p string, _ origin) bool { return hidden(p) })
 		maps.DeleteFunc(releases, func(p string, _ OS) bool { return hidden(p) })

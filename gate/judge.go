@@ -25,6 +25,7 @@ const (
 	StepHold      = "holding"
 	StepVerify    = "verifying signatures"
 	StepInventory = "reading layers"
+	StepMalware   = "looking for malware"
 	StepMatch     = "matching advisories"
 	StepRecord    = "recording"
 	StepRelease   = "releasing"
@@ -43,7 +44,7 @@ func (e *NoVerdict) Error() string { return e.Step + ": " + e.Err.Error() }
 // Unwrap returns the cause.
 func (e *NoVerdict) Unwrap() error { return e.Err }
 
-// Options are what a Gate is built from. Every interface but Attachments is needed.
+// Options are what a Gate is built from. Every interface but Attachments and Malware is needed.
 type Options struct {
 	Bytes       Bytes
 	Releases    Releases
@@ -56,8 +57,15 @@ type Options struct {
 	Records     Records
 	// Attachments may be nil: then nothing is known of what is attached to a candidate but by looking.
 	Attachments Attachments
-	Now         func() time.Time
-	Log         *slog.Logger
+	// Malware may be nil: then there is no verdict by a policy that asks for malware.
+	Malware Malware
+	// MalwareMaxAge is how long what was found in a layer counts. It is renewed, with nobody waiting, when half of that has gone or the
+	// signatures have changed.
+	MalwareMaxAge time.Duration
+	// MalwareFileBytes is the size of the largest file that Malware looks into.
+	MalwareFileBytes int64
+	Now              func() time.Time
+	Log              *slog.Logger
 	// Observe is told how long each step took and how it ended. Nil for nobody.
 	Observe func(step string, took time.Duration, err error)
 	// Decided is told of every verdict made, remembered ones not. Nil for nobody.
@@ -84,6 +92,10 @@ type Gate struct {
 	shares     sync.Map
 	statements chan struct{}
 	started    chan struct{}
+	// waiting has the candidates that are looked into once their verdict is given, and later the one that is now.
+	waiting, later chan struct{}
+	// recording is held while an inventory is recorded, so that none undoes what another adds.
+	recording sync.Mutex
 	// lifetime ends when Close is called, and with it every judging.
 	lifetime context.Context
 	end      context.CancelFunc
@@ -113,6 +125,7 @@ func New(o Options) *Gate {
 	lifetime, end := context.WithCancel(context.Background())
 	return &Gate{
 		o: o, workers: make(chan struct{}, max(o.Workers, 1)), statements: make(chan struct{}, maxStatementsAtOnce), started: make(chan struct{}, maxStarted),
+		waiting: make(chan struct{}, maxLater), later: make(chan struct{}, 1),
 		lifetime: lifetime, end: end,
 	}
 }
@@ -187,6 +200,9 @@ func (g *Gate) verdict(ctx context.Context, in Inputs) (Verdict, error) {
 	if err := g.possess(ctx, v); err != nil {
 		return Verdict{}, &NoVerdict{StepRelease, err}
 	}
+	if g.isDue(v) {
+		g.lookLater(in)
+	}
 	return v, nil
 }
 
@@ -218,7 +234,7 @@ func (g *Gate) Start(c Candidate) {
 func (g *Gate) inputs(ctx context.Context, c Candidate) (Inputs, error) {
 	in := Inputs{
 		Candidate: c, Policies: g.o.Policies.Current(), Snapshot: g.o.Advisories.Snapshot(), Roots: g.o.Signatures.Revision(),
-		MaxImageBytes: g.o.MaxImageBytes,
+		MaxImageBytes: g.o.MaxImageBytes, MalwareFileBytes: g.o.MalwareFileBytes,
 	}
 	if g.o.Attachments == nil {
 		return in, nil
@@ -339,23 +355,37 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string])
 			return g.conclude(ctx, in, e, step)
 		}
 	}
-	if err := g.gatherLayers(ctx, in, p, &e, step); err != nil {
+	if err := g.gatherLayers(ctx, in, p, &e, p.looksFor(), step); err != nil {
 		return Verdict{}, err
 	}
 	return g.conclude(ctx, in, e, step)
 }
 
-// gatherLayers adds to e what its layers hold and what is known to be bad of that. Dying here leaves inventories, which are true
+// gatherLayers adds to e what its layers hold, look included, and what is known to be bad of that. Dying here leaves inventories, which are true
 // whatever becomes of this candidate, and layers nobody can be served.
-func (g *Gate) gatherLayers(ctx context.Context, in Inputs, p Policy, e *Evidence, step func(string, func() error) error) error {
+func (g *Gate) gatherLayers(ctx context.Context, in Inputs, p Policy, e *Evidence, look Look, step func(string, func() error) error) error {
 	err := step(StepInventory, func() (err error) {
-		e.Inventory, err = g.inventory(ctx, e.Candidate, e.Manifest, p.looksFor())
+		e.Inventory, err = g.inventory(ctx, e.Candidate, e.Manifest, look)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	e.Gaps = slices.Clone(e.Inventory.Gaps)
+	if p.ReadsLayers() {
+		e.Gaps = slices.Clone(e.Inventory.Gaps)
+	} else { // nothing else is asked for than what is only warned of
+		e.SecretGaps = slices.Clone(e.Inventory.Gaps)
+	}
+	if look.Malware {
+		err := step(StepMalware, func() (err error) {
+			e.Malware, err = g.findMalware(ctx, e.Candidate, e.Manifest, false, g.awaitMalware)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	e.Looked = Look{Secrets: look.Secrets || e.Inventory.secretsRead, Malware: look.Malware}
 	if p.Vulnerabilities != nil {
 		err := step(StepMatch, func() error {
 			findings, gaps, err := g.o.Advisories.Match(ctx, in.Snapshot, e.Inventory)
@@ -373,9 +403,14 @@ func (g *Gate) gatherLayers(ctx context.Context, in Inputs, p Policy, e *Evidenc
 	return nil
 }
 
-// conclude decides, records and remembers. Once the record is written the verdict is a fact that survives; until then there is
+// conclude decides, with what is known besides, records and remembers. Once the record is written the verdict is a fact that survives; until then there is
 // none, and the next request judges again.
 func (g *Gate) conclude(ctx context.Context, in Inputs, e Evidence, step func(string, func() error) error) (Verdict, error) {
+	if p, ok := in.Policies.For(e.Candidate.Repository); ok {
+		if err := g.recall(ctx, p, &e); err != nil {
+			return Verdict{}, err
+		}
+	}
 	v := Decide(in.Policies, e, g.o.Now())
 	v.Key, v.SnapshotID, v.RootsRevision = in.Key().String(), in.Snapshot.ID, in.Roots
 	if g.o.Now().Before(in.Snapshot.Until) { // later it has become a gap for whoever goes by the data, and nothing to anybody else
@@ -403,7 +438,7 @@ func (g *Gate) settle(ctx context.Context, in Inputs, v Verdict, e Evidence, mad
 			return &NoVerdict{StepRelease, err}
 		}
 	}
-	if !v.Complete && v.Keep {
+	if !v.Allowed() && !v.Complete && v.Keep {
 		g.examineLater(in)
 	}
 	return nil
@@ -442,8 +477,12 @@ func (g *Gate) Examine(ctx context.Context, c Candidate) (Verdict, error) {
 	if err != nil {
 		return Verdict{}, err
 	}
+	examine := g.examineLater
+	if v.Allowed() {
+		examine = g.lookLater
+	}
 	select {
-	case result := <-g.examineLater(in):
+	case result := <-examine(in):
 		if result.Err != nil {
 			return Verdict{}, result.Err
 		}
@@ -483,7 +522,7 @@ func (g *Gate) examine(ctx context.Context, in Inputs) (Verdict, error) {
 	}
 	p, _ := in.Policies.For(in.Candidate.Repository)
 	e := Evidence{Candidate: in.Candidate, Manifest: held.Manifest, SizeBytes: int64(len(held.Content.Raw))}
-	if err := g.gatherLayers(ctx, in, p, &e, step); err != nil {
+	if err := g.gatherLayers(ctx, in, p, &e, p.looksFor().and(p.looksAfter()), step); err != nil {
 		return Verdict{}, err
 	}
 	if err := step(StepVerify, func() error { return g.gatherSignatures(ctx, in, p, &e) }); err != nil {

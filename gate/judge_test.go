@@ -284,7 +284,7 @@ func TestVerdictsAreBoundToTheirInputs(t *testing.T) {
 		w := newWorld(t)
 		c := w.image(w.blob(gzipLayer, "layer"))
 		w.sign(c, "stranger")
-		key := gate.Inputs{Candidate: c, Policies: w.set, Snapshot: w.snap, Roots: w.roots, MaxImageBytes: maxImageBytes}.Key()
+		key := gate.Inputs{Candidate: c, Policies: w.set, Snapshot: w.snap, Roots: w.roots, MaxImageBytes: maxImageBytes, MalwareFileBytes: malwareFileBytes}.Key()
 		good := gate.Verdict{Decision: gate.Allow, Repository: c.Repository, Digest: c.Digest, Key: key.String(), Until: noon.Add(time.Hour)}
 		for name, forge := range map[string]func(*gate.Verdict){
 			"other inputs":      func(v *gate.Verdict) { v.Key = "00" },

@@ -70,6 +70,8 @@ type Policy struct {
 	Vulnerabilities *VulnerabilityRule
 	// Secrets is nil when the policy does not look into layers for them.
 	Secrets *SecretRule
+	// Malware is nil when the policy does not look into layers for it.
+	Malware *MalwareRule
 	Image   ImageRule
 	// TolerateGaps are the kinds of gaps that do not deny.
 	TolerateGaps []GapKind
@@ -80,11 +82,19 @@ func (p Policy) matches(name string) bool {
 	return slices.ContainsFunc(p.Match, fits) && !slices.ContainsFunc(p.Except, fits)
 }
 
-// ReadsLayers reports whether the policy asks for what only the content of layers can tell.
-func (p Policy) ReadsLayers() bool { return p.Vulnerabilities != nil || p.Secrets != nil }
+// ReadsLayers reports whether the policy asks for what only the content of layers can tell,
+// before there is a verdict.
+func (p Policy) ReadsLayers() bool { return p.Vulnerabilities != nil || p.looksFor() != Look{} }
 
-// looksFor returns what is looked for in layers, besides packages, for the policy.
-func (p Policy) looksFor() Look { return Look{Secrets: p.Secrets != nil} }
+// looksFor returns what is looked for in layers, besides packages, before there is a verdict.
+func (p Policy) looksFor() Look {
+	return Look{Secrets: p.Secrets != nil && !p.Secrets.Warn, Malware: p.Malware != nil && !p.Malware.Warn}
+}
+
+// looksAfter returns what is looked for once the verdict is given, because the policy would only warn of it.
+func (p Policy) looksAfter() Look {
+	return Look{Secrets: p.Secrets != nil && p.Secrets.Warn, Malware: p.Malware != nil && p.Malware.Warn}
+}
 
 // SignatureRule names the authorities that must have signed. The zero value demands nothing.
 type SignatureRule struct {
@@ -117,7 +127,13 @@ type VulnerabilityRule struct {
 
 // SecretRule says what credentials left in layers do. The zero value denies them.
 type SecretRule struct {
-	// Warn admits them and says what was found.
+	// Warn admits them, without waiting for whether there are any, and says afterwards what was found.
+	Warn bool
+}
+
+// MalwareRule says what malware in layers does. The zero value denies it.
+type MalwareRule struct {
+	// Warn admits it, without waiting for whether there is any, and says afterwards what was found.
 	Warn bool
 }
 

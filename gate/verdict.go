@@ -51,6 +51,7 @@ const (
 	RuleAttestations    Rule = "attestations"    // a statement the policy asks for is not there, or does not say what it should
 	RuleVulnerabilities Rule = "vulnerabilities" // a finding at or above deny_at
 	RuleDenyList        Rule = "deny-list"       // a finding the policy names
+	RuleMalware         Rule = "malware"         // a file that the malware scanner has a signature of
 	RuleSecrets         Rule = "secrets"         // a credential left in a layer
 	RuleGap             Rule = "gap"             // something stayed unexamined
 	RuleSize            Rule = "size"            // larger than the policy allows
@@ -66,7 +67,7 @@ func Rules() []Rule {
 // WaivableRules returns the rules a waiver may name, in the order reasons are given. That no policy matches, or that nobody has
 // looked, cannot be waived.
 func WaivableRules() []Rule {
-	return []Rule{RuleSignatures, RuleAttestations, RuleDenyList, RuleVulnerabilities, RuleSecrets, RuleForeignLayers, RuleSize, RuleGap}
+	return []Rule{RuleSignatures, RuleAttestations, RuleDenyList, RuleVulnerabilities, RuleMalware, RuleSecrets, RuleForeignLayers, RuleSize, RuleGap}
 }
 
 // Reason is why a candidate is denied, or would be.
@@ -87,19 +88,24 @@ type Verdict struct {
 	Repository oci.Repository `json:"repository"`
 	Digest     oci.Digest     `json:"digest"`
 	MediaType  string         `json:"media_type"`
+	// SizeBytes is the size of the manifest itself.
+	SizeBytes int64 `json:"size_bytes,omitempty"`
+	// Attached says that the manifest belongs to another: it refers to one, or its layers claim to be signatures and attestations.
+	Attached bool `json:"attached,omitempty"`
 	// Policy is the name of the policy that decided, File and Line where it stands; empty when none matched.
 	Policy string `json:"policy,omitempty"`
 	File   string `json:"file,omitempty"`
 	Line   int    `json:"line,omitempty"`
 	// Reasons are why it is denied; empty exactly when it is allowed. Sorted by [Decide].
 	Reasons []Reason `json:"reasons,omitempty"`
-	// Warnings are what would have denied it had the policy's mode not been warn.
+	// Warnings are what would have denied it had the policy's mode not been warn, and what it only warns of.
 	Warnings []Reason `json:"warnings,omitempty"`
 	// Waived are reasons that a waiver or a statement of VEX set aside.
 	Waived []Reason `json:"waived,omitempty"`
 	// Keep says that denied bytes stay in quarantine for review.
 	Keep bool `json:"keep,omitempty"`
-	// Complete says that everything the policy asks for was examined. A denial that was certain early may not be.
+	// Complete says that everything the policy asks for was examined. A denial that was certain early may not be, nor an admission
+	// by a policy that only warns of something, until that was looked for.
 	Complete   bool        `json:"complete"`
 	Signatures []Signature `json:"signatures,omitempty"`
 	// Attestations are those the policy asks for, with what its conditions found.
@@ -123,6 +129,10 @@ type Verdict struct {
 	WaiverRevision string `json:"waiver_revision"`
 	SnapshotID     string `json:"snapshot,omitempty"`
 	RootsRevision  string `json:"roots_revision,omitempty"`
+	// MalwareDatabase is what its layers were looked into for malware with and MalwareAt when, UTC, the oldest of several; zero when
+	// they were not.
+	MalwareDatabase string    `json:"malware_database,omitempty"`
+	MalwareAt       time.Time `json:"malware_at,omitzero"`
 }
 
 // Candidate returns what the verdict is about.
@@ -131,6 +141,10 @@ func (v Verdict) Candidate() Candidate { return Candidate{Repository: v.Reposito
 // Allowed reports whether the candidate may be served. It asks nothing but the decision: whether the verdict still counts is
 // checked where it is looked up.
 func (v Verdict) Allowed() bool { return v.Decision == Allow }
+
+// Passed reports whether everything the policy asks for was looked into and is fulfilled. What is let through with a warning has not
+// passed; what was waived or excused has.
+func (v Verdict) Passed() bool { return v.Allowed() && v.Complete && len(v.Warnings) == 0 }
 
 // maxSummaryReasons is how many reasons fit the one line a container client prints.
 const maxSummaryReasons = 3

@@ -5,44 +5,28 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
-	"strings"
 
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/oci"
 )
 
-// evidenceTag is a tag under which clients keep what they have to say about a manifest: the list of its referrers, for registries that
-// make none (distribution-spec, Referrers Tag Schema), or as cosign does, its signatures, attestations and SBOMs as layers of an image.
-//
-// Clients read what is there, add to it, and write it back, with no means to notice that somebody else did so meanwhile. So whatever
-// was pushed under such a tag stays part of what it stands for, until the tag is deleted.
-type evidenceTag struct {
-	subject oci.Digest
-	// lists says that it is a list of referrers, whose entries are manifests of an index; else they are layers of an image.
-	lists bool
-}
-
-var evidencePattern = regexp.MustCompile(`^sha256-([0-9a-f]{64})(\.sig|\.att|\.sbom)?$`)
-
-// parseEvidenceTag reports whether tag is an evidence tag.
-func parseEvidenceTag(tag string) (evidenceTag, bool) {
-	m := evidencePattern.FindStringSubmatch(tag)
-	if m == nil {
-		return evidenceTag{}, false
-	}
-	return evidenceTag{subject: oci.Digest("sha256:" + m[1]), lists: m[2] == ""}, true
-}
+// Clients read what is under an evidence tag, add to it, and write it back, with no means to notice that somebody else did so meanwhile. So
+// whatever was pushed under such a tag stays part of what it stands for, until the tag is deleted: the entries of a list of referrers are
+// the manifests of an index, those of other evidence the layers of an image.
 
 // evidenceTags returns the evidence tags of d.
 func evidenceTags(d oci.Digest) []string {
-	name := strings.Replace(d.String(), ":", "-", 1)
-	return []string{name, name + ".sig", name + ".att", name + ".sbom"}
+	tags := []string{oci.EvidenceTag{Subject: d}.String()}
+	for _, suffix := range oci.EvidenceSuffixes() {
+		tags = append(tags, oci.EvidenceTag{Subject: d, Suffix: suffix}.String())
+	}
+	return tags
 }
 
-// entries returns what m holds, and whether it is of the form the tag is made for; others are not united with anything, and take nothing's place.
-func (e evidenceTag) entries(m *manifest) (entries []oci.Digest, unites bool) {
-	if e.lists {
+// entriesUnder returns what m holds, and whether it is of the form the tag e is made for; others are not united with anything, and take
+// nothing's place.
+func entriesUnder(e oci.EvidenceTag, m *manifest) (entries []oci.Digest, unites bool) {
+	if e.Lists() {
 		return m.children, oci.Manifest{MediaType: m.desc.MediaType}.IsIndex()
 	}
 	return m.entries, m.entries != nil
@@ -50,7 +34,7 @@ func (e evidenceTag) entries(m *manifest) (entries []oci.Digest, unites bool) {
 
 // displaces reports whether what e pushes would take the place of what was pushed under the evidence tag t, and not hold it.
 func (t *tag) displaces(e Event) bool {
-	_, unites := t.evidence.entries(pushedBy(e))
+	_, unites := entriesUnder(t.evidence, pushedBy(e))
 	return t.isEvidence && len(t.union) > 0 && !unites
 }
 

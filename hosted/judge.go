@@ -66,7 +66,7 @@ func (s *soon) close() {
 // judgeFor has judged, of what is here, whatever e bears on: the manifest if it was pushed by tag or lists others, what it is about, and
 // of an index the children too, which may rest on what is said about it.
 func (r *Repositories) judgeFor(rp *repository, e Event) {
-	evidence, isEvidence := parseEvidenceTag(e.Tag)
+	evidence, isEvidence := oci.ParseEvidenceTag(e.Tag)
 	digests := map[oci.Digest]bool{}
 	rp.view(func(s *state) {
 		note := func(d oci.Digest) {
@@ -87,7 +87,7 @@ func (r *Repositories) judgeFor(rp *repository, e Event) {
 			note(t.pushed.desc.Digest)
 		}
 		if isEvidence {
-			note(evidence.subject)
+			note(evidence.Subject)
 		} else if len(e.Children) > 0 {
 			note(e.Descriptor.Digest)
 		}

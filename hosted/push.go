@@ -72,8 +72,8 @@ func (r *Repositories) Put(ctx context.Context, repo oci.Repository, ref Referen
 // put checks what is pushed, an index with these children, against what is there, and records it. It runs alone in its repository.
 // Bytes come first: dying after them leaves some that nobody can be served, and that another push of the same takes up.
 func (r *Repositories) put(ctx context.Context, rp *repository, rule Rule, content oci.Content, children []oci.Descriptor, e Event) error {
-	evidence, isEvidence := parseEvidenceTag(e.Tag)
-	if evidence.lists { // clients list what they are about to push, or what has gone
+	evidence, isEvidence := oci.ParseEvidenceTag(e.Tag)
+	if evidence.Lists() { // clients list what they are about to push, or what has gone
 		children = nil
 	}
 	e.Immutable = e.Tag != "" && rule.fixes(e.Tag)
@@ -196,7 +196,7 @@ func pushEvent(content oci.Content, m oci.Manifest, ref Reference, by string) Ev
 			e.Children = append(e.Children, child.Digest)
 		}
 	}
-	if evidence, ok := parseEvidenceTag(ref.Tag); ok && !evidence.lists && !m.IsIndex() {
+	if evidence, ok := oci.ParseEvidenceTag(ref.Tag); ok && !evidence.Lists() && !m.IsIndex() {
 		for _, layer := range m.Layers {
 			e.Entries = append(e.Entries, entryName(layer))
 		}

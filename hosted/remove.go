@@ -156,8 +156,8 @@ func (r *Repositories) Droppable(ctx context.Context, c gate.Candidate) (bool, e
 func (m *manifest) subjects() []oci.Digest {
 	subjects := []oci.Digest{m.subject}
 	for name := range m.tags {
-		if evidence, ok := parseEvidenceTag(name); ok {
-			subjects = append(subjects, evidence.subject)
+		if evidence, ok := oci.ParseEvidenceTag(name); ok {
+			subjects = append(subjects, evidence.Subject)
 		}
 	}
 	return subjects

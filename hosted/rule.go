@@ -62,7 +62,7 @@ var fullVersion = regexp.MustCompile(`^v?(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1
 
 // fixes reports whether tag, once pushed, stays what it is.
 func (r Rule) fixes(tag string) bool {
-	if _, evidence := parseEvidenceTag(tag); evidence {
+	if _, evidence := oci.ParseEvidenceTag(tag); evidence {
 		return false
 	}
 	switch r.Tags {

@@ -67,7 +67,7 @@ type tag struct {
 	pushed, served *manifest
 	// evidence counts if isEvidence. Then union are the manifests pushed under the tag, oldest first, that may hold entries the last one
 	// lacks, that one included.
-	evidence   evidenceTag
+	evidence   oci.EvidenceTag
 	isEvidence bool
 	union      []*manifest
 }
@@ -137,8 +137,8 @@ func (s *state) push(e Event) {
 		}
 	}
 	m.order, m.pushedAt = s.order, e.At
-	evidence, isEvidence := parseEvidenceTag(e.Tag)
-	if !m.index && !(isEvidence && evidence.lists) {
+	evidence, isEvidence := oci.ParseEvidenceTag(e.Tag)
+	if !m.index && !(isEvidence && evidence.Lists()) {
 		m.index = true
 		for _, child := range m.children {
 			s.byChild[child] = append(s.byChild[child], m)
@@ -159,7 +159,7 @@ func (s *state) move(name string, m *manifest, immutable bool) {
 	switch {
 	case !ok:
 		t = &tag{}
-		t.evidence, t.isEvidence = parseEvidenceTag(name)
+		t.evidence, t.isEvidence = oci.ParseEvidenceTag(name)
 		s.tags[name] = t
 	case immutable && t.pushed != m:
 		return
@@ -172,7 +172,7 @@ func (s *state) move(name string, m *manifest, immutable bool) {
 	}
 	t.pushed = m
 	m.tags[name] = true
-	if _, unites := t.evidence.entries(m); t.isEvidence && unites {
+	if _, unites := entriesUnder(t.evidence, m); t.isEvidence && unites {
 		t.union = append(without(t.union, m), m)
 		if len(s.lacking(t)) == 0 {
 			t.union = []*manifest{m}
@@ -183,7 +183,7 @@ func (s *state) move(name string, m *manifest, immutable bool) {
 // turn notes that an evidence tag has come to stand for something else, or for nothing.
 func (s *state) turn(t *tag) {
 	if t.isEvidence {
-		s.turns[t.evidence.subject]++
+		s.turns[t.evidence.Subject]++
 	}
 }
 
@@ -197,7 +197,7 @@ type part struct {
 // lacking returns what the manifests pushed under an evidence tag hold that the last of them lacks, each entry once, oldest first;
 // nothing when that one is of a form that is not united. What an index lists and has been deleted since is not missed.
 func (s *state) lacking(t *tag) []part {
-	last, unites := t.evidence.entries(t.pushed)
+	last, unites := entriesUnder(t.evidence, t.pushed)
 	if !t.isEvidence || !unites {
 		return nil
 	}
@@ -208,7 +208,7 @@ func (s *state) lacking(t *tag) []part {
 	var parts []part
 	for _, m := range t.union {
 		p := part{digest: m.desc.Digest, entries: map[oci.Digest]bool{}}
-		held, _ := t.evidence.entries(m)
+		held, _ := entriesUnder(t.evidence, m)
 		for _, entry := range held {
 			if !have[entry] && !s.gone[entry] {
 				have[entry], p.entries[entry] = true, true

@@ -60,7 +60,7 @@ func describe(e *Event, d oci.Digest) {
 		}
 		return
 	}
-	if evidence, ok := parseEvidenceTag(e.Tag); ok && !evidence.lists {
+	if evidence, ok := oci.ParseEvidenceTag(e.Tag); ok && !evidence.Lists() {
 		e.Entries = []oci.Digest{oci.FromBytes([]byte("entry of " + d)), oci.FromBytes([]byte("entry of all"))}
 	}
 }

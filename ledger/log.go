@@ -92,6 +92,18 @@ func (g Log[T]) records(
 	})
 }
 
+// Record returns the record of repo that Append or Records named. ok is false when it has gone or is not believed.
+func (g Log[T]) Record(ctx context.Context, repo oci.Repository, name string) (record T, ok bool, err error) {
+	dir, err := g.dir(repo)
+	if stamp, isName := parseName(name); err == nil && isName {
+		record, err = g.record(ctx, repo, path.Join(dir, dayName(stamp), name))
+	}
+	if err != nil && !isAbsent(err) {
+		return record, false, fmt.Errorf("reading one of the %s of %q: %w", g.kind, repo.String(), err)
+	}
+	return record, err == nil && record.Check() == nil, nil
+}
+
 // Repositories returns the repositories there are records about, sorted. It looks at directories, not at records.
 func (g Log[T]) Repositories(ctx context.Context) ([]oci.Repository, error) {
 	return g.l.repositoriesBelow(ctx, path.Join(root, g.kind), eventsDir)

@@ -60,6 +60,32 @@ func TestALogKeepsWhatItWasTold(t *testing.T) {
 	}
 }
 
+func TestALogReadsOneRecord(t *testing.T) {
+	s := inMemory()
+	log := NewLog[note](openLedger(t, s, &clock{}), "notes")
+	name, err := log.Append(t.Context(), nginx, note{"x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for law, tt := range map[string]struct {
+		repo oci.Repository
+		name string
+		want bool
+	}{
+		"one that is there":      {nginx, name, true},
+		"one that is not":        {nginx, recordName(1, []byte("x")), false},
+		"another repository's":   {oci.Repository{Path: "web"}, name, false},
+		"a name that is no name": {nginx, "../" + name, false},
+	} {
+		t.Run(law, func(t *testing.T) {
+			got, ok, err := log.Record(t.Context(), tt.repo, tt.name)
+			if err != nil || ok != tt.want || ok && got.Text != "x" {
+				t.Errorf("got %+v, %t, %v, want %t", got, ok, err, tt.want)
+			}
+		})
+	}
+}
+
 func TestALogRefusesWhatSaysNothing(t *testing.T) {
 	log := NewLog[note](openLedger(t, inMemory(), &clock{}), "notes")
 	if _, err := log.Append(t.Context(), nginx, note{}); err == nil {

@@ -56,3 +56,10 @@ type Content struct {
 func (c Content) Descriptor() Descriptor {
 	return Descriptor{MediaType: c.MediaType, Digest: c.Digest, Size: int64(len(c.Raw))}
 }
+
+// Artifact is a manifest with the blobs it refers to, all of it small.
+type Artifact struct {
+	Manifest Content
+	// Blobs are in the order the manifest lists them, the config first.
+	Blobs [][]byte
+}

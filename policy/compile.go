@@ -74,6 +74,7 @@ func (d *draft) policy(v value) {
 		"image":           func(v value) { p.Image = d.image(v) },
 		"gaps":            func(v value) { p.TolerateGaps = d.gaps(v) },
 		"secrets":         func(v value) { p.Secrets = d.secrets(v) },
+		"malware":         func(v value) { p.Malware = d.malware(v) },
 		"min_age":         nil,
 		"os":              nil,
 		"packages":        nil,
@@ -116,6 +117,19 @@ var secretRules = map[string]*gate.SecretRule{"deny": {}, "warn": {Warn: true}, 
 // secrets reads what is done about secrets. Each policy gets a rule of its own: what a set holds is never shared.
 func (d *draft) secrets(v value) *gate.SecretRule {
 	rule, _ := choice(&d.strict, v, secretRules)
+	if rule == nil {
+		return nil
+	}
+	own := *rule
+	return &own
+}
+
+// malwareRules are what can be done about malware, as secretRules.
+var malwareRules = map[string]*gate.MalwareRule{"deny": {}, "warn": {Warn: true}, "ignore": nil}
+
+// malware reads what is done about malware. Each policy gets a rule of its own.
+func (d *draft) malware(v value) *gate.MalwareRule {
+	rule, _ := choice(&d.strict, v, malwareRules)
 	if rule == nil {
 		return nil
 	}

@@ -18,8 +18,8 @@ type Files struct {
 	policies, trust []string
 	now             func() time.Time
 	log             *slog.Logger
-	// usable reports, as an error, why trust roots that are free of problems cannot be used all the same.
-	usable func(*gate.TrustRoots) error
+	// usable reports, as an error, why policies and trust roots that are free of problems cannot be used here all the same.
+	usable func(*gate.PolicySet, *gate.TrustRoots) error
 
 	// reading is held while the files are read, so that what was read later is in force later. It guards keyFiles.
 	reading sync.Mutex
@@ -36,12 +36,12 @@ type rules struct {
 }
 
 // Open reads policy and trust files, which are then in force together. Without policy files the shipped default policy is in
-// force, without trust files nobody is trusted. now is the time waivers are measured against. usable is asked, by whoever will check
-// signatures, about each set of trust roots before it comes into force; nil asks nobody.
+// force, without trust files nobody is trusted. now is the time waivers are measured against. usable is asked about each set of policies
+// and trust roots before it comes into force, whether there is all they ask for; nil asks nobody.
 //
 // Errors: as [Files.Reload].
 func Open(
-	ctx context.Context, policies, trust []string, now func() time.Time, usable func(*gate.TrustRoots) error, log *slog.Logger,
+	ctx context.Context, policies, trust []string, now func() time.Time, usable func(*gate.PolicySet, *gate.TrustRoots) error, log *slog.Logger,
 ) (*Files, error) {
 	f := &Files{policies: slices.Clone(policies), trust: slices.Clone(trust), now: now, usable: usable, log: log}
 	if err := f.Reload(ctx); err != nil {
@@ -59,7 +59,7 @@ func (f *Files) Roots() *gate.TrustRoots { return f.inForce.Load().roots }
 // Reload reads the files again. Unless all of them are free of problems, and every authority the policies ask for is in the trust
 // files, what was in force stays in force as a whole.
 //
-// Errors: [*Problems] for everything wrong with what the files say; otherwise a file could not be read, or the trust roots not be used.
+// Errors: [*Problems] for everything wrong with what the files say; otherwise a file could not be read, or what they say not be used.
 func (f *Files) Reload(ctx context.Context) error {
 	f.reading.Lock()
 	defer f.reading.Unlock()
@@ -84,8 +84,8 @@ func (f *Files) read() (rules, error) {
 		return rules{}, err
 	}
 	if f.usable != nil {
-		if err := f.usable(roots); err != nil {
-			return rules{}, fmt.Errorf("the trust roots cannot be used: %w", err)
+		if err := f.usable(set, roots); err != nil {
+			return rules{}, fmt.Errorf("the policies and trust roots cannot be used: %w", err)
 		}
 	}
 	return rules{set, roots}, nil

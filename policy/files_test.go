@@ -145,7 +145,7 @@ func TestOpen(t *testing.T) {
 	t.Run("keeps the roots in force when others cannot be used", func(t *testing.T) {
 		dir := writeFiles(t, t.TempDir(), map[string]string{"t.yaml": keyTrust, "key.pub": string(pkix(t, ed25519Key(1)))})
 		broken := errors.New("not like this")
-		usable := func(roots *gate.TrustRoots) error {
+		usable := func(_ *gate.PolicySet, roots *gate.TrustRoots) error {
 			if len(roots.Authorities) == 0 {
 				return broken
 			}

@@ -107,6 +107,7 @@ policies:
     vulnerabilities: {deny_at: high, only_fixable: true, grace: 168h, deny: [CVE-2021-44228, ghsa-x]}
     vex: {any_of: [security, vendor]}
     secrets: warn
+    malware: deny
     image: {max_bytes: 4GiB, deny_foreign_layers: false}
     gaps: {tolerate: [limit, no-advisories]}
   - name: rest
@@ -157,10 +158,11 @@ func TestParseReadsEveryField(t *testing.T) {
 				},
 				VEX:          []string{"security", "vendor"},
 				Secrets:      &gate.SecretRule{Warn: true},
+				Malware:      &gate.MalwareRule{},
 				Image:        gate.ImageRule{MaxBytes: 4 << 30, UnsafeForeignLayers: true},
 				TolerateGaps: []gate.GapKind{gate.GapLimit, gate.GapNoAdvisories},
 			},
-			{Name: "rest", File: "full.yaml", Line: 18, Match: patterns(t, "**"), Mode: gate.Enforce, OnFail: gate.Block},
+			{Name: "rest", File: "full.yaml", Line: 19, Match: patterns(t, "**"), Mode: gate.Enforce, OnFail: gate.Block},
 		},
 		Waivers: []gate.Waiver{
 			{
@@ -207,6 +209,21 @@ func TestSecrets(t *testing.T) {
 		}
 	}
 	if _, err := Parse("p", []byte(`policies: [{name: p, match: {repositories: ["**"]}, secrets: maybe}]`), testNow); err == nil {
+		t.Error("an unknown word was accepted")
+	}
+}
+
+func TestMalware(t *testing.T) {
+	for word, want := range map[string]*gate.MalwareRule{"deny": {}, "warn": {Warn: true}, "ignore": nil} {
+		set, err := Parse("p", []byte(`policies: [{name: p, match: {repositories: ["**"]}, malware: `+word+`}]`), testNow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, set.Policies[0].Malware); diff != "" {
+			t.Errorf("%s: -want +got:\n%s", word, diff)
+		}
+	}
+	if _, err := Parse("p", []byte(`policies: [{name: p, match: {repositories: ["**"]}, malware: maybe}]`), testNow); err == nil {
 		t.Error("an unknown word was accepted")
 	}
 }
@@ -431,7 +448,7 @@ func TestExamples(t *testing.T) {
 			policyFile: {
 				"policies", "name", "match", "repositories", "except", "mode", "on_fail", "require", "signatures", "any_of", "all_of", "at_least", "max_age", "every_child",
 				"attestations", "predicate_type", "cel", "slsa", "builder", "source", "build_type", "vsa", "verifier", "levels", "vex",
-				"vulnerabilities", "deny_at", "only_fixable", "grace", "deny", "secrets", "image", "max_bytes", "deny_foreign_layers", "gaps",
+				"vulnerabilities", "deny_at", "only_fixable", "grace", "deny", "secrets", "malware", "image", "max_bytes", "deny_foreign_layers", "gaps",
 				"tolerate", "waivers", "vulnerability", "package", "rule", "digest", "until", "reason", "by", "waiver_max",
 			},
 			trustFile: {

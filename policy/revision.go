@@ -25,7 +25,8 @@ type canonicalPolicy struct {
 	Attestations    []canonicalAttestation `json:",omitempty"`
 	VEX             []string               `json:",omitempty"`
 	Vulnerabilities *canonicalVulnerabilities
-	Secrets         *gate.SecretRule `json:",omitempty"`
+	Secrets         *gate.SecretRule  `json:",omitempty"`
+	Malware         *gate.MalwareRule `json:",omitempty"`
 	MaxBytes        int64
 	ForeignLayers   bool
 	TolerateGaps    []string
@@ -80,7 +81,7 @@ func policyRevision(policies []gate.Policy) string {
 	for i, p := range policies {
 		forms[i] = canonicalPolicy{
 			Name: p.Name, Match: unordered(p.Match, oci.Pattern.String), Except: unordered(p.Except, oci.Pattern.String),
-			Mode: p.Mode, OnFail: p.OnFail, Secrets: p.Secrets,
+			Mode: p.Mode, OnFail: p.OnFail, Secrets: p.Secrets, Malware: p.Malware,
 			AnyOf: unordered(p.Signatures.AnyOf, itself), AllOf: unordered(p.Signatures.AllOf, itself),
 			AtLeast: p.Signatures.AtLeast, MaxAge: p.Signatures.MaxAge, EveryChild: p.Signatures.EveryChild, VEX: unordered(p.VEX, itself),
 			MaxBytes: p.Image.MaxBytes, ForeignLayers: p.Image.UnsafeForeignLayers,

@@ -173,6 +173,7 @@ policies:
   vulnerabilities: {deny: [ghsa-x, CVE-2021-44228], grace: 10080m, only_fixable: TRUE, deny_at: "high"}
   on_fail: "quarantine"
   secrets: "warn"
+  malware: deny
   vex: {any_of: [vendor, security]}
   mode: 'warn'
   match:

@@ -23,6 +23,9 @@ func (p *Proxy) serveBlob(x *exchange, r *http.Request, q oci.Request) error {
 		open = p.openPending
 	}
 	content, size, err := open(r.Context(), x, q.Digest)
+	if oci.IsMissing(err) && p.o.Statements != nil {
+		content, size, err = p.openStated(x, r, q.Digest)
+	}
 	if err != nil {
 		return err
 	}

@@ -95,7 +95,7 @@ func (p *Proxy) resolveHosted(ctx context.Context, x *exchange, q oci.Request) (
 		return tag.Served, nil
 	}
 	pushed := gate.Candidate{Repository: x.repo, Digest: tag.Pushed.Digest}
-	if evidenceTag.MatchString(q.Tag) && p.admittedSoon(ctx, pushed) {
+	if _, ok := oci.ParseEvidenceTag(q.Tag); ok && p.admittedSoon(ctx, pushed) {
 		return tag.Pushed, nil
 	}
 	p.o.Judge.Start(pushed) // whoever comes later may get it

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/oci"
 )
 
@@ -94,6 +95,9 @@ func (p *Proxy) serveReferrers(x *exchange, r *http.Request, q oci.Request) erro
 	found, err := p.o.Referrers.Referrers(r.Context(), x.repo, q.Digest)
 	if err != nil && !oci.IsMissing(err) {
 		return failure("could not list the referrers", err)
+	}
+	if found, err = p.withOurs(r.Context(), gate.Candidate{Repository: x.repo, Digest: q.Digest}, q.ArtifactType, found); err != nil {
+		return err
 	}
 	manifests := []oci.Descriptor{}
 	for _, d := range found { // content an upstream put into its list, and places to fetch some from, would go past every verdict

@@ -34,6 +34,25 @@ type manifest struct {
 // not enough: it would take any refusal as a reason to ask the origin. It gets a tombstone, unless it has yet to show who it is.
 // refused is why the caller may not ask for the repository; nil if it may.
 func (p *Proxy) serveManifest(x *exchange, r *http.Request, q oci.Request, refused error) error {
+	if refused != nil {
+		return p.serveJudged(x, r, q, refused)
+	}
+	if own, err := p.isOurs(r.Context(), x.repo, q.Digest); err != nil {
+		return err
+	} else if own {
+		return p.serveStated(x, r, q.Digest, false)
+	}
+	err := p.serveJudged(x, r, q, nil)
+	if oci.IsMissing(err) && p.o.Statements != nil && q.Digest != "" { // another replica may have stated something a moment ago
+		if own := p.serveStated(x, r, q.Digest, true); !oci.IsMissing(own) {
+			return own
+		}
+	}
+	return err
+}
+
+// serveJudged answers end-3 with what is judged.
+func (p *Proxy) serveJudged(x *exchange, r *http.Request, q oci.Request, refused error) error {
 	if errors.Is(refused, oci.ErrUnauthorized) {
 		return refused
 	}

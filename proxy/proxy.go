@@ -1,9 +1,10 @@
 // Package proxy speaks the distribution API to clients. It is the one place where bytes are served.
 //
 // It promises that no byte of a manifest or blob leaves but under a verdict that allows it now and that was asked for by this very
-// request; that a blob leaves only by the verdict on a manifest of the same repository; that having come to no verdict is answered
-// neither as an admission nor as a denial; and that what it serves is what it was handed, unchanged. It must not know where bytes
-// come from or how a verdict is made, and holds nothing that could open what has not been released.
+// request, or as our own word on a verdict in force ([Statements]); that a blob leaves only by the verdict on a manifest of the same
+// repository; that having come to no verdict is answered neither as an admission nor as a denial; and that what it serves is what it
+// was handed, unchanged. It must not know where bytes come from or how a verdict is made, and holds nothing that could open what has
+// not been released.
 package proxy
 
 import (
@@ -90,6 +91,8 @@ type Options struct {
 	// DefaultUpstream is the host of the upstream for names that say none; empty for no such upstream.
 	DefaultUpstream string
 	Hosted          *Hosted
+	// Statements are what we state about manifests ourselves; nil for nothing.
+	Statements Statements
 	// AdminURL is where people find the console; denials point there. Empty for no pointer.
 	AdminURL string
 	// Hold is how long a client waits for a verdict; 0 for 55 s.

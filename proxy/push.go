@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"regexp"
 	"time"
 
 	"github.com/tidewaiter/tidewaiter/access"
@@ -42,6 +41,9 @@ func (p *Proxy) putManifest(x *exchange, r *http.Request, q oci.Request) error {
 		return err
 	}
 	if err := p.mayPut(r.Context(), x, q, m, content.Digest); err != nil {
+		return err
+	}
+	if done, err := p.putStated(x, r, q, m, content.Digest); done {
 		return err
 	}
 	stored, err := p.o.Hosted.Changes.Put(r.Context(), x.repo, hosted.Reference{Tag: q.Tag, Digest: q.Digest}, content, x.caller.Name)
@@ -118,14 +120,11 @@ func (h *hurried) Read(b []byte) (int, error) {
 	return h.in.Read(b)
 }
 
-// evidenceTag matches the tags under which clients keep what belongs to a manifest (distribution-spec, Referrers Tag Schema; cosign
-// appends a suffix).
-var evidenceTag = regexp.MustCompile(`^sha256-([0-9a-f]{64})(?:\.(?:sig|att|sbom))?$`)
-
 // mayPut returns nil if the caller may store m, whose digest is d, where q says. Whoever may only sign adds to what is there, and moves no tag that
 // somebody deploys.
 func (p *Proxy) mayPut(ctx context.Context, x *exchange, q oci.Request, m oci.Manifest, d oci.Digest) error {
-	attaches := m.Subject != nil && q.Tag == "" || evidenceTag.MatchString(q.Tag)
+	_, isEvidence := oci.ParseEvidenceTag(q.Tag)
+	attaches := isEvidence || m.Subject != nil && q.Tag == ""
 	if !attaches || p.o.Rights.May(x.caller, access.Push, x.repo) {
 		return p.allowOn(ctx, x, access.Push, d)
 	}
@@ -142,8 +141,8 @@ func (p *Proxy) attachable(ctx context.Context, x *exchange, q oci.Request, m oc
 	if m.Subject != nil {
 		about = append(about, m.Subject.Digest)
 	}
-	if named := evidenceTag.FindStringSubmatch(q.Tag); named != nil {
-		about = append(about, oci.Digest("sha256:"+named[1]))
+	if named, ok := oci.ParseEvidenceTag(q.Tag); ok {
+		about = append(about, named.Subject)
 	}
 	for _, d := range about {
 		_, err := p.o.Hosted.Contents.Stat(ctx, x.repo, d)

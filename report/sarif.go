@@ -120,6 +120,7 @@ var ruleTexts = map[gate.Rule]string{
 	gate.RuleSignatures: "A signature the policy asks for is missing.",
 	gate.RuleGap:        "Something could not be examined, and the policy does not tolerate it.",
 	gate.RuleSecrets:    "A credential was left in a layer.",
+	gate.RuleMalware:    "A file in a layer is malware by a signature of the scanner.",
 }
 
 // SARIF returns the report as results: one for each finding of the images that were judged, and one for each other reason of a denial or

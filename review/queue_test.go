@@ -48,7 +48,8 @@ func (w *world) decide(c gate.Candidate, examined bool) (gate.Verdict, error) {
 	if !ok {
 		return gate.Verdict{}, &gate.NoVerdict{Step: gate.StepHold, Err: oci.ErrNotFound}
 	}
-	if e.Candidate, e.Examined = c, examined; !examined {
+	e.Candidate, e.Examined, e.Looked = c, examined, gate.Look{Secrets: examined}
+	if !examined {
 		e.Findings, e.Gaps, e.Inventory = nil, nil, gate.Inventory{}
 	}
 	v := gate.Decide(w.d.Current(), e, w.d.clock.now())

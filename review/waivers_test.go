@@ -332,7 +332,7 @@ func TestAGrantedWaiverChangesOnlyWhatItNames(t *testing.T) {
 }
 
 func randomEvidence(r *rand.Rand, c gate.Candidate) gate.Evidence {
-	e := gate.Evidence{Candidate: c, Manifest: oci.Manifest{MediaType: oci.MediaTypeImage}, Examined: true}
+	e := gate.Evidence{Candidate: c, Manifest: oci.Manifest{MediaType: oci.MediaTypeImage}, Examined: true, Looked: gate.Look{Secrets: true}}
 	for range 1 + r.IntN(4) {
 		e.Findings = append(e.Findings, gate.Finding{
 			ID: fmt.Sprintf("CVE-%d", r.IntN(4)), Severity: gate.Critical,

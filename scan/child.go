@@ -45,7 +45,7 @@ type hello struct {
 }
 
 // Child is the process that reads one layer. It confines itself to its working directory, says on stdout how, reads a layer from
-// stdin and writes its inventory to stdout. It returns the exit code: 0 when it has written one, or there was no layer to read.
+// stdin and writes its inventory, or its files, to stdout. It returns the exit code: 0 when it has written one, or there was no layer to read.
 func Child(stdin io.Reader, stdout io.Writer) int {
 	os.Stdout = os.Stderr // a library prints what it does not like of an rpm database to standard output, which is the answer here
 	scalibrlog.SetLogger(silence{})
@@ -70,10 +70,17 @@ func readOne(stdin io.Reader, stdout io.Writer) error {
 	} else if err != nil {
 		return err
 	}
-	answer := bufio.NewWriter(stdout)
+	answer := bufio.NewWriterSize(stdout, chunkBytes)
+	o := orderOf(wire)
+	if o.sendBytes > 0 {
+		if err := sendFiles(stdin, o, answer); err != nil {
+			return err
+		}
+		return answer.Flush()
+	}
 	encoder := json.NewEncoder(answer)
 	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(takeInventory(context.Background(), stdin, orderOf(wire), ".")); err != nil {
+	if err := encoder.Encode(takeInventory(context.Background(), stdin, o, ".")); err != nil {
 		return err
 	}
 	return answer.Flush()

@@ -120,16 +120,11 @@ func (l *Layers) ReadLayer(ctx context.Context, layer oci.Descriptor, r io.Reade
 }
 
 func (l *Layers) readLayer(ctx context.Context, layer oci.Descriptor, r io.Reader, look gate.Look) (gate.LayerInventory, error) {
-	buffered := bufio.NewReaderSize(r, chunkBytes)
-	head, err := buffered.Peek(magicBytes)
-	if err != nil && !errors.Is(err, io.EOF) {
+	buffered, enc, gap, err := begun(ctx, r)
+	if err != nil {
 		return gate.LayerInventory{}, err
 	}
-	enc, gap := encodingOf(head)
 	if gap != nil {
-		if err := drain(ctx, buffered, make([]byte, chunkBytes)); err != nil {
-			return gate.LayerInventory{}, err
-		}
 		return unread(layer.Digest, *gap, look), nil
 	}
 	if err := l.begin(ctx); err != nil {
@@ -140,18 +135,36 @@ func (l *Layers) readLayer(ctx context.Context, layer oci.Descriptor, r io.Reade
 	if err != nil {
 		return gate.LayerInventory{}, err
 	}
-	a, err := c.ask(ctx, order{enc, look}, buffered)
+	a, err := c.ask(ctx, order{encoding: enc, look: look}, buffered)
 	if err != nil {
 		return gate.LayerInventory{}, err
 	}
 	inv, gap := a.inventory(layer.Digest)
 	if gap != nil {
-		l.log.WarnContext(ctx, "a layer was not read", "digest", layer.Digest, "gap", gap.Kind, "why", gap.Why,
-			"state", a.state.String(), "complaint", printable(a.complaint))
+		l.complain(ctx, layer.Digest, *gap, a)
 		return unread(layer.Digest, *gap, look), nil
 	}
 	inv.Compression, inv.SecretsRead = compressionNames[enc], look.Secrets
 	return inv, nil
+}
+
+// complain tells the log what became of a process that did not answer.
+func (l *Layers) complain(ctx context.Context, layer oci.Digest, gap gate.Gap, a reply) {
+	l.log.WarnContext(ctx, "a layer was not read", "digest", layer, "gap", gap.Kind, "why", gap.Why,
+		"state", a.state.String(), "complaint", printable(a.complaint))
+}
+
+// begun looks at how the layer r begins. What cannot be read is read to its end.
+func begun(ctx context.Context, r io.Reader) (buffered *bufio.Reader, enc encoding, gap *gate.Gap, err error) {
+	buffered = bufio.NewReaderSize(r, chunkBytes)
+	head, err := buffered.Peek(magicBytes)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, 0, nil, err
+	}
+	if enc, gap = encodingOf(head); gap != nil {
+		return nil, 0, gap, drain(ctx, buffered, make([]byte, chunkBytes))
+	}
+	return buffered, enc, nil, nil
 }
 
 // unread returns the inventory of a layer of which nothing is known but why: looking again would not tell more.

@@ -61,6 +61,10 @@ const (
 	maxOutputBytes = 32 << 20
 	// maxOutputValues bounds the values in its answer. Two bytes of JSON can become a struct of two hundred.
 	maxOutputValues = 1 << 20
+	// maxEndBytes bounds what it says once it has sent a layer's files: maxGaps of them, quoted twice.
+	maxEndBytes = 4 << 20
+	// relayTimeout is how long it may wait for whoever is shown the files it sends. Whoever waits for that has a deadline of his own.
+	relayTimeout = 24 * time.Hour
 	// maxComplaintBytes is how much of its standard error is kept for the log.
 	maxComplaintBytes = 2 << 10
 	// helloTimeout is how long it may take to start and confine itself: some ten milliseconds, on a machine that is not starved.

@@ -2,6 +2,7 @@ package scan
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -116,6 +117,15 @@ type osRelease struct {
 // distribution returns how the system packages of inv are filed, and records gaps for those nothing is known about.
 func (m *matcher) distribution(inv gate.Inventory) osRelease {
 	release, covered := m.release(inv.OS, inv.Channels)
+	managed := slices.ContainsFunc(inv.Packages, func(p gate.Found) bool { return systemPackages[p.Type] })
+	switch {
+	case managed || inv.OS.ID == "":
+	case release.packages == "":
+		m.uncovered("there are no advisories for %s", describeOS(inv.OS))
+	default: // removed to make the image smaller, or never written, as in chiselled ones: what it listed is there all the same
+		why := fmt.Sprintf("the image is of %s, and no %s package is listed in it", describeOS(inv.OS), release.packages)
+		m.gaps.add(gate.Gap{Kind: gate.GapUnreadablePackage, Why: why})
+	}
 	for kind := range systemPackages {
 		if !slices.ContainsFunc(inv.Packages, func(p gate.Found) bool { return p.Type == kind }) {
 			continue

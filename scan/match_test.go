@@ -224,8 +224,9 @@ func TestMatchHasGapsWhereItKnowsNothing(t *testing.T) {
 		{"a version that is none", inventory(gate.OS{}, "npm/lodash@latest"), []gate.GapKind{gate.GapUnknownVersion}, `"latest" of npm/"lodash"`},
 		{"no version", inventory(gate.OS{}, "npm/lodash@"), []gate.GapKind{gate.GapUnknownVersion}, `version ""`},
 		{"nothing for a version that is none of a package without advisories", inventory(gate.OS{}, "npm/left-pad@latest"), nil, ""},
-		{"nothing for an image without packages", inventory(gate.OS{ID: "nobody"}), nil, ""},
-		{"nothing for a distribution without packages", inventory(gate.OS{ID: "nobody"}, "npm/left-pad@1.0.0"), nil, ""},
+		{"nothing for an image of no distribution", inventory(gate.OS{}, "npm/left-pad@1.0.0"), nil, ""},
+		{"a distribution whose packages are not read", inventory(gate.OS{ID: "arch"}), []gate.GapKind{gate.GapNoAdvisories}, `"arch"`},
+		{"a distribution whose packages are listed nowhere", inventory(gate.OS{ID: "ubuntu", Version: "24.04"}, "npm/left-pad@1.0.0"), []gate.GapKind{gate.GapUnreadablePackage}, `"ubuntu" "24.04", and no deb package`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			findings, gaps := matchAll(t, a, test.inv)

@@ -170,40 +170,59 @@ type reply struct {
 	late      bool
 	state     *os.ProcessState
 	complaint string
+	// malformed is why the answer cannot be read; empty if it can.
+	malformed string
+	// sentAll says that all files of a layer were sent, but for what the gaps in left say.
+	sentAll bool
+	left    []gate.Gap
 }
 
 // ask has the child read the layer r and ends it. An error is r's or ctx's; whatever goes wrong with the child is in the reply,
 // and r is read to its end nevertheless.
 func (c *child) ask(ctx context.Context, o order, r io.Reader) (reply, error) {
-	defer c.end()
-	defer context.AfterFunc(ctx, c.kill)()
-	var a reply
-	var listening sync.WaitGroup
-	listening.Go(func() {
+	return c.converse(ctx, o, r, c.settings.busy, func(_ context.Context, a *reply) error {
 		var err error
 		a.answer, err = io.ReadAll(io.LimitReader(c.answer, c.settings.outputBytes+1))
 		a.flooded = int64(len(a.answer)) > c.settings.outputBytes
 		a.late = errors.Is(err, os.ErrDeadlineExceeded)
+		return nil
+	})
+}
+
+// converse writes o and the layer r to the child while listen reads its answer, and ends it. patience is how long the child may keep
+// us waiting. An error is r's, ctx's or listen's, which then ends the reading of r.
+func (c *child) converse(
+	ctx context.Context, o order, r io.Reader, patience time.Duration, listen func(context.Context, *reply) error,
+) (reply, error) {
+	defer c.end()
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	defer context.AfterFunc(ctx, c.kill)()
+	var a reply
+	var listening sync.WaitGroup
+	listening.Go(func() {
+		if err := listen(ctx, &a); err != nil {
+			giveUp(err)
+		}
 		c.kill() // it has said what it had to say, or too much
 	})
-	patience, err := c.feed(ctx, o, r)
+	patience, err := c.feed(ctx, o, r, patience)
 	if err != nil {
-		c.kill()
+		giveUp(err) // which changes nothing if that is why
 		listening.Wait()
-		return reply{}, err
+		return reply{}, context.Cause(ctx)
 	}
 	_ = c.stdout.SetReadDeadline(time.Now().Add(patience)) // it fails only for a closed file, whose reading has ended
 	listening.Wait()
 	a.late = a.late || patience <= 0
 	a.state = c.end()
 	a.complaint = c.complaint.String()
-	return a, ctx.Err()
+	return a, context.Cause(ctx)
 }
 
-// feed writes the layer to the child and reads r to its end even when the child has stopped listening. It returns how much of the
-// time the child may keep us waiting is left; nothing, when it was all used.
-func (c *child) feed(ctx context.Context, o order, r io.Reader) (patience time.Duration, err error) {
-	patience = c.settings.busy
+// feed writes the layer to the child and reads r to its end even when the child has stopped listening. It returns how much is left of
+// patience, the time the child may keep us waiting; nothing, when it was all used.
+func (c *child) feed(ctx context.Context, o order, r io.Reader, patience time.Duration) (left time.Duration, err error) {
 	listens := true
 	write := func(p []byte) {
 		if !listens {
@@ -242,21 +261,33 @@ func (c *child) feed(ctx context.Context, o order, r io.Reader) (patience time.D
 
 // inventory returns what the child found, or the gap its failure is.
 func (a reply) inventory(layer oci.Digest) (gate.LayerInventory, *gate.Gap) {
-	gap := func(kind gate.GapKind, format string, args ...any) (gate.LayerInventory, *gate.Gap) {
-		return gate.LayerInventory{}, &gate.Gap{Kind: kind, Why: fmt.Sprintf(format, args...)}
+	if gap := a.failure(); gap != nil {
+		return gate.LayerInventory{}, gap
+	}
+	inv, err := decodeInventory(a.answer, layer)
+	if err != nil {
+		a.malformed = err.Error()
+	}
+	return inv, a.failure()
+}
+
+// failure returns the gap it is that a child did not do its work; nil if it did.
+func (a reply) failure() *gate.Gap {
+	gap := func(kind gate.GapKind, format string, args ...any) *gate.Gap {
+		return &gate.Gap{Kind: kind, Why: fmt.Sprintf(format, args...)}
 	}
 	switch {
+	case a.sentAll:
+		return nil
 	case a.flooded:
 		return gap(gate.GapLimit, "there is more in the layer than fits an inventory of %d bytes", maxOutputBytes)
 	case a.late:
 		// No fact of the layer, as a limit would be, but of how busy this machine is. What only burns time meets maxCPUSeconds first.
 		return gap(gate.GapScanner, "the process that reads layers took longer than %s", busyTimeout)
+	case a.state.Success() && a.malformed != "":
+		return gap(gate.GapScanner, "the answer of the process that reads layers is malformed: %s", printable(a.malformed))
 	case a.state.Success():
-		inv, err := decodeInventory(a.answer, layer)
-		if err != nil {
-			return gap(gate.GapScanner, "the answer of the process that reads layers is malformed: %s", printable(err.Error()))
-		}
-		return inv, nil
+		return nil
 	case a.state.UserTime()+a.state.SystemTime() >= maxCPUSeconds*time.Second:
 		return gap(gate.GapLimit, "reading the layer takes more than %d seconds of processor time", maxCPUSeconds)
 	case strings.Contains(a.complaint, "out of memory") || strings.Contains(a.complaint, "cannot allocate memory"):

@@ -49,11 +49,11 @@ func TestSecrets(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			layer := tarball(t, tt.entries...)
-			inv := takeInventory(t.Context(), bytes.NewReader(layer), order{encodingPlain, gate.Look{Secrets: true}}, t.TempDir())
+			inv := takeInventory(t.Context(), bytes.NewReader(layer), order{encoding: encodingPlain, look: gate.Look{Secrets: true}}, t.TempDir())
 			if diff := cmp.Diff(inv.Secrets, tt.want); diff != "" || len(inv.Gaps) > 0 {
 				t.Errorf("secrets, got/want:\n%sgaps %v", diff, inv.Gaps)
 			}
-			inv = takeInventory(t.Context(), bytes.NewReader(layer), order{encodingPlain, gate.Look{}}, t.TempDir())
+			inv = takeInventory(t.Context(), bytes.NewReader(layer), order{encoding: encodingPlain}, t.TempDir())
 			if len(inv.Secrets) > 0 {
 				t.Errorf("found without having been looked for: %v", inv.Secrets)
 			}
@@ -77,7 +77,7 @@ func TestSecretsAreBounded(t *testing.T) {
 	for i := range maxSecrets + 10 {
 		entries = append(entries, regular(strings.Repeat("k", i+1), privateKeyPEM(t)))
 	}
-	inv := takeInventory(t.Context(), bytes.NewReader(tarball(t, entries...)), order{encodingPlain, gate.Look{Secrets: true}}, t.TempDir())
+	inv := takeInventory(t.Context(), bytes.NewReader(tarball(t, entries...)), order{encoding: encodingPlain, look: gate.Look{Secrets: true}}, t.TempDir())
 	if len(inv.Secrets) != maxSecrets || !slices.IsSortedFunc(inv.Secrets, func(a, b gate.Secret) int { return strings.Compare(a.Path, b.Path) }) {
 		t.Errorf("got %d secrets, want %d in order", len(inv.Secrets), maxSecrets)
 	}

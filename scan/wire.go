@@ -2,6 +2,7 @@ package scan
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,10 +24,12 @@ import (
 type order struct {
 	encoding encoding
 	look     gate.Look
+	// sendBytes, when positive, asks for the files of the layer in place of its inventory, and is the size of the largest wanted.
+	sendBytes int64
 }
 
-// orderBytes is the length of an order.
-const orderBytes = 2
+// orderBytes is the length of an order: a byte each for encoding and look, and sendBytes.
+const orderBytes = 1 + 1 + 8
 
 // lookForSecrets is the second byte of an order for secrets.
 const lookForSecrets = 's'
@@ -36,11 +39,11 @@ func (o order) wire() []byte {
 	if o.look.Secrets {
 		wire[1] = lookForSecrets
 	}
-	return wire
+	return binary.BigEndian.AppendUint64(wire, uint64(o.sendBytes))
 }
 
 func orderOf(wire [orderBytes]byte) order {
-	return order{encoding(wire[0]), gate.Look{Secrets: wire[1] == lookForSecrets}}
+	return order{encoding(wire[0]), gate.Look{Secrets: wire[1] == lookForSecrets}, int64(binary.BigEndian.Uint64(wire[2:]))}
 }
 
 // decodeInventory returns the inventory of layer that a child wrote.
@@ -76,6 +79,9 @@ func checkInventory(inv gate.LayerInventory) error {
 		if _, err := oci.ParseDigest(inv.DiffID.String()); err != nil {
 			return fmt.Errorf("diff id: %w", err)
 		}
+	}
+	if inv.Malware != nil {
+		return errors.New("something about malware, which it does not look for")
 	}
 	var files []string
 	packages := 0

@@ -50,6 +50,7 @@ func TestDecodeInventoryRefuses(t *testing.T) {
 		{"negative sizes", func(inv *gate.LayerInventory) { inv.Entries = -1 }},
 		{"no diff id, and no gap to say why", func(inv *gate.LayerInventory) { inv.DiffID, inv.Gaps = "", nil }},
 		{"a diff id that is none", func(inv *gate.LayerInventory) { inv.DiffID = "sha256:../.." }},
+		{"that there is no malware", func(inv *gate.LayerInventory) { inv.Malware = &gate.LayerMalware{Database: "mine"} }},
 		{"a path that climbs", func(inv *gate.LayerInventory) { inv.Files[0].Path = "../a" }},
 		{"an absolute path", func(inv *gate.LayerInventory) { inv.Files[0].Path = "/a" }},
 		{"an empty path", func(inv *gate.LayerInventory) { inv.Whiteouts[0] = "" }},

@@ -16,8 +16,8 @@ import (
 // file than was meant.
 const maxKeyFileBytes = 4096
 
-// writableByOthers are the permissions a key file must not have. Reading by a group is how orchestrators hand secrets to a process
-// that is not root, so it is not refused; whoever can write can replace the key and with it everything sealed.
+// writableByOthers are the permissions a file that is believed must not have. Reading by a group is how orchestrators hand secrets to a
+// process that is not root, so it is not refused; whoever can write can replace a key, and with it everything it vouches for.
 const writableByOthers fs.FileMode = 0o022
 
 // LoadKey reads the key from the file at path: at least 64 hexadecimal digits, white space around them ignored, or else at least
@@ -25,7 +25,7 @@ const writableByOthers fs.FileMode = 0o022
 //
 // Errors: [ErrWeakKey], fs.ErrNotExist, and whatever reading returns.
 func LoadKey(path string) (Key, error) {
-	content, err := readKeyFile(path)
+	content, err := ReadFile(path, maxKeyFileBytes)
 	if err != nil {
 		return Key{}, fmt.Errorf("loading the seal key: %w", err)
 	}
@@ -36,7 +36,9 @@ func LoadKey(path string) (Key, error) {
 	return key, nil
 }
 
-func readKeyFile(path string) ([]byte, error) {
+// ReadFile reads a file that is believed, such as one with a key or with who may do what: a regular one of at most maxBytes that nobody
+// but its owner may write.
+func ReadFile(path string, maxBytes int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -52,12 +54,12 @@ func readKeyFile(path string) ([]byte, error) {
 	if info.Mode().Perm()&writableByOthers != 0 {
 		return nil, fmt.Errorf("%s has mode %v: others than its owner may write it", path, info.Mode().Perm())
 	}
-	content, err := io.ReadAll(io.LimitReader(f, maxKeyFileBytes+1))
+	content, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(content) > maxKeyFileBytes {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxKeyFileBytes)
+	if int64(len(content)) > maxBytes {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxBytes)
 	}
 	return content, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/x509"
-	"encoding/hex"
 	"slices"
 	"strings"
 	"testing"
@@ -31,35 +30,25 @@ import (
 func BenchmarkVerify(b *testing.B) {
 	bench := newBench(b)
 	raw := signedBundle(b, bench.release, statementOf(signPredicate, bench.digest))
-	b.Run("library alone", func(b *testing.B) {
-		scheme, err := signature.LoadECDSAVerifier(bench.release.trusted(b).Public.(*ecdsa.PublicKey), bench.release.hash)
-		if err != nil {
-			b.Fatal(err)
+	scheme, err := signature.LoadECDSAVerifier(bench.release.trusted(b).Public.(*ecdsa.PublicKey), bench.release.hash)
+	if err != nil {
+		b.Fatal(err)
+	}
+	key := root.NewExpiringKey(scheme, time.Time{}, time.Time{})
+	material := root.NewTrustedPublicKeyMaterial(func(string) (root.TimeConstrainedVerifier, error) { return key, nil })
+	v, err := verify.NewVerifier(material, verify.WithNoObserverTimestamps(), verify.WithoutStatementPredicate())
+	if err != nil {
+		b.Fatal(err)
+	}
+	digest := mustHex(bench.digest)
+	benchmarkBeside(b, "", func() error {
+		var parsed bundle.Bundle
+		if err := parsed.UnmarshalJSON(raw); err != nil {
+			return err
 		}
-		key := root.NewExpiringKey(scheme, time.Time{}, time.Time{})
-		material := root.NewTrustedPublicKeyMaterial(func(string) (root.TimeConstrainedVerifier, error) { return key, nil })
-		v, err := verify.NewVerifier(material, verify.WithNoObserverTimestamps(), verify.WithoutStatementPredicate())
-		if err != nil {
-			b.Fatal(err)
-		}
-		digest, err := hex.DecodeString(bench.digest.Encoded())
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.ReportAllocs()
-		for b.Loop() {
-			var parsed bundle.Bundle
-			if err := parsed.UnmarshalJSON(raw); err != nil {
-				b.Fatal(err)
-			}
-			if _, err := v.Verify(&parsed, verify.NewPolicy(verify.WithArtifactDigest("sha256", digest), verify.WithKey())); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("ours, fetched", func(b *testing.B) {
-		benchmarkCheck(b, bench, "release", oci.MediaTypeSigstoreBundle, raw)
-	})
+		_, err := v.Verify(&parsed, verify.NewPolicy(verify.WithArtifactDigest("sha256", digest), verify.WithKey()))
+		return err
+	}, checkOf(b, bench, "release", oci.MediaTypeSigstoreBundle, raw))
 	b.Run("one bundle", func(b *testing.B) {
 		bench.bundle(b, raw)
 		benchmarkVerify(b, bench, 1)
@@ -100,34 +89,27 @@ func benchmarkVerify(b *testing.B, bench *bench, want int) {
 func BenchmarkKeyless(b *testing.B) {
 	k := newKeylessBench(b, nil)
 	raw := k.goodSignature(b).bundle(b)
-	b.Run("library alone", func(b *testing.B) {
-		trusted, err := root.NewTrustedRootFromJSON(k.sigstore.TrustedRoot())
-		if err != nil {
-			b.Fatal(err)
+	trusted, err := root.NewTrustedRootFromJSON(k.sigstore.TrustedRoot())
+	if err != nil {
+		b.Fatal(err)
+	}
+	v, err := verify.NewVerifier(trusted, verify.WithoutStatementPredicate(), verify.WithSignedCertificateTimestamps(1), verify.WithTransparencyLog(1), verify.WithObserverTimestamps(1))
+	if err != nil {
+		b.Fatal(err)
+	}
+	id, err := verify.NewShortCertificateIdentity(actionsIssuer, "", actionsSubject, "")
+	if err != nil {
+		b.Fatal(err)
+	}
+	digest := mustHex(k.digest)
+	benchmarkBeside(b, "", func() error {
+		var parsed bundle.Bundle
+		if err := parsed.UnmarshalJSON(raw); err != nil {
+			return err
 		}
-		v, err := verify.NewVerifier(trusted, verify.WithoutStatementPredicate(), verify.WithSignedCertificateTimestamps(1), verify.WithTransparencyLog(1), verify.WithObserverTimestamps(1))
-		if err != nil {
-			b.Fatal(err)
-		}
-		id, err := verify.NewShortCertificateIdentity(actionsIssuer, "", actionsSubject, "")
-		if err != nil {
-			b.Fatal(err)
-		}
-		digest := mustHex(k.digest)
-		b.ReportAllocs()
-		for b.Loop() {
-			var parsed bundle.Bundle
-			if err := parsed.UnmarshalJSON(raw); err != nil {
-				b.Fatal(err)
-			}
-			if _, err := v.Verify(&parsed, verify.NewPolicy(verify.WithArtifactDigest("sha256", digest), verify.WithCertificateIdentity(id))); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("ours, fetched", func(b *testing.B) {
-		benchmarkCheck(b, k.bench, "actions", oci.MediaTypeSigstoreBundle, raw)
-	})
+		_, err := v.Verify(&parsed, verify.NewPolicy(verify.WithArtifactDigest("sha256", digest), verify.WithCertificateIdentity(id)))
+		return err
+	}, checkOf(b, k.bench, "actions", oci.MediaTypeSigstoreBundle, raw))
 	b.Run("one bundle", func(b *testing.B) {
 		k.bundle(b, raw)
 		benchmarkWanted(b, k.bench, gate.Wanted{Signatures: []string{"actions"}})
@@ -139,26 +121,19 @@ func BenchmarkNotation(b *testing.B) {
 	for _, mediaType := range []string{jws, cose} {
 		n := newNotaryBench(b)
 		raw := n.notarizing(mediaType).sign(b)
-		b.Run(mediaType+", library alone", func(b *testing.B) {
-			trusted, err := verifier.NewWithOptions(&trustpolicy.Document{Version: "1.0", TrustPolicies: []trustpolicy.TrustPolicy{{
-				Name: "x", RegistryScopes: []string{"*"}, TrustStores: []string{"ca:x"}, TrustedIdentities: []string{"*"},
-				SignatureVerification: trustpolicy.SignatureVerification{VerificationLevel: "strict"},
-			}}}, oneStore{n.ca}, nil, verifier.VerifierOptions{RevocationCodeSigningValidator: nobody{}, RevocationTimestampingValidator: nobody{}})
-			if err != nil {
-				b.Fatal(err)
-			}
-			desc := ocispec.Descriptor{MediaType: oci.MediaTypeImage, Digest: n.digest, Size: imageBytes}
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := trusted.Verify(b.Context(), desc, raw, notation.VerifierVerifyOptions{ArtifactReference: "a.invalid/x@" + n.digest.String(), SignatureMediaType: mediaType}); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-		b.Run(mediaType+", ours, fetched", func(b *testing.B) {
-			n.look(b)
-			benchmarkCheck(b, n.bench, "corp", mediaType, raw)
-		})
+		trusted, err := verifier.NewWithOptions(&trustpolicy.Document{Version: "1.0", TrustPolicies: []trustpolicy.TrustPolicy{{
+			Name: "x", RegistryScopes: []string{"*"}, TrustStores: []string{"ca:x"}, TrustedIdentities: []string{"*"},
+			SignatureVerification: trustpolicy.SignatureVerification{VerificationLevel: "strict"},
+		}}}, oneStore{n.ca}, nil, verifier.VerifierOptions{RevocationCodeSigningValidator: nobody{}, RevocationTimestampingValidator: nobody{}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		desc := ocispec.Descriptor{MediaType: oci.MediaTypeImage, Digest: n.digest, Size: imageBytes}
+		n.look(b)
+		benchmarkBeside(b, mediaType+", ", func() error {
+			_, err := trusted.Verify(b.Context(), desc, raw, notation.VerifierVerifyOptions{ArtifactReference: "a.invalid/x@" + n.digest.String(), SignatureMediaType: mediaType})
+			return err
+		}, checkOf(b, n.bench, "corp", mediaType, raw))
 		b.Run(mediaType+", one signature", func(b *testing.B) {
 			n.notarize(b, mediaType, raw)
 			n.look(b) // brings its roots into force
@@ -194,8 +169,8 @@ func (nobody) ValidateContext(_ context.Context, o revocation.ValidateContextOpt
 	return results, nil
 }
 
-// benchmarkCheck reads and checks what is fetched already, as the library alone does.
-func benchmarkCheck(b *testing.B, bench *bench, authority, mediaType string, raw []byte) {
+// checkOf returns what reads and checks a layer that is fetched already, as the library alone does.
+func checkOf(b *testing.B, bench *bench, authority, mediaType string, raw []byte) func() error {
 	b.Helper()
 	i := slices.IndexFunc(bench.roots.Authorities, func(a gate.Authority) bool { return a.Name == authority })
 	check, err := signing.Checker(bench.roots.Authorities[i], bench.candidate(), gate.Wanted{MediaType: oci.MediaTypeImage, SizeBytes: imageBytes})
@@ -203,12 +178,44 @@ func benchmarkCheck(b *testing.B, bench *bench, authority, mediaType string, raw
 		b.Fatal(err)
 	}
 	layer := blobOf(mediaType, raw).desc
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := check(layer, raw); err != nil {
-			b.Fatal(err)
-		}
+	return func() error { return check(layer, raw) }
+}
+
+// benchmarkBeside runs the library and ours each for itself, for the memory they take, and then in turns: how many times as long as the
+// library's ours takes, in the middle of all turns, is x-bare. Whatever else the machine does slows both, and no single turn counts.
+func benchmarkBeside(b *testing.B, name string, library, ours func() error) {
+	b.Helper()
+	for part, do := range map[string]func() error{"library alone": library, "ours, fetched": ours} {
+		b.Run(name+part, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := do(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
+	b.Run(name+"in turns", func(b *testing.B) {
+		var ratios []float64
+		turn := func(do func() error) float64 {
+			began := time.Now()
+			if err := do(); err != nil {
+				b.Fatal(err)
+			}
+			return float64(time.Since(began))
+		}
+		for first := true; b.Loop(); first = !first {
+			var bare, own float64
+			if first { // what the one leaves to be collected is the other's burden
+				bare, own = turn(library), turn(ours)
+			} else {
+				own, bare = turn(ours), turn(library)
+			}
+			ratios = append(ratios, own/bare)
+		}
+		slices.Sort(ratios)
+		b.ReportMetric(ratios[len(ratios)/2], "x-bare")
+	})
 }
 
 // benchmarkWanted looks for what is wanted, which is there once.

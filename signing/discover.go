@@ -55,7 +55,7 @@ func (s *search) discover(ctx context.Context) ([]offer, error) {
 // onTag returns what is kept in place under the image's tag with a suffix: legacy signatures under ".sig", legacy attestations under
 // ".att". That there is no such tag is a fact.
 func (s *search) onTag(ctx context.Context, place oci.Repository, suffix string) ([]offer, error) {
-	tag := s.Digest.Algorithm().String() + "-" + s.Digest.Encoded() + suffix // as cosign names it
+	tag := oci.EvidenceTag{Subject: s.Digest, Suffix: suffix}.String()
 	content, err := s.registry.Manifest(ctx, place, tag)
 	switch {
 	case oci.IsMissing(err):

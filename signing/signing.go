@@ -6,6 +6,9 @@
 // nothing offered beside a good one keeps it from counting; and that a registry which does not let us look is an error and never the
 // absence of signatures. It must not decide whether they suffice.
 //
+// [Statements] are the other direction: what we say ourselves of the verdicts made here. They promise that of each manifest at most one
+// counts, that on the verdict in force, and that nothing says of an image that it passed but a verdict that says so.
+//
 // There are two doors to widen it by. A way of storing signatures is a [format] in the table formats, and perhaps another place to
 // look in discover; a way of being trusted is a [speaker].
 //

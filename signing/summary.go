@@ -34,8 +34,8 @@ const (
 
 // SigningKey is the key our own statements are signed with. Implementations are safe for concurrent use.
 type SigningKey interface {
-	// PublicKey returns the public half.
-	PublicKey() crypto.PublicKey
+	// PublicKey returns the public half, which stays the same.
+	PublicKey(ctx context.Context) (crypto.PublicKey, error)
 	// Sign returns the signature of message, hashed as "cosign verify" expects it of such a key.
 	Sign(ctx context.Context, message []byte) ([]byte, error)
 }
@@ -79,7 +79,7 @@ func ParseSigningKey(encoded []byte) (SigningKey, error) {
 }
 
 // PublicKey implements [SigningKey].
-func (k fileKey) PublicKey() crypto.PublicKey { return k.private.Public() }
+func (k fileKey) PublicKey(context.Context) (crypto.PublicKey, error) { return k.private.Public(), nil }
 
 // Sign implements [SigningKey].
 func (k fileKey) Sign(_ context.Context, message []byte) ([]byte, error) {
@@ -94,88 +94,78 @@ type SummaryOptions struct {
 	Verifier string
 	// Version is that of this program.
 	Version string
-	Keeper  Keeper
 }
 
-// Keeper keeps our statements where clients look for them: as referrers of what they are about. Implementations are safe for
-// concurrent use.
-type Keeper interface {
-	// Replace makes s the one statement of ours about s.Subject in repo: it is stored and listed, and the one before is no longer. It
-	// leaves alone one that was made later (At), which a slower judging would otherwise take back.
-	Replace(ctx context.Context, repo oci.Repository, s Statement) error
-}
-
-// Statement is a statement of ours, ready to be stored.
-type Statement struct {
-	// Subject is the manifest it is about.
-	Subject oci.Digest
-	// At is when the verdict it states was made, UTC.
-	At time.Time
-	// Manifest is the referrer; Config and Bundle are the two blobs it refers to.
-	Manifest       oci.Content
-	Config, Bundle []byte
-}
-
-// Summaries states our verdicts to others, each in a signed SLSA verification summary: an admission controller, another cluster or a
-// site without a network then checks one signature instead of everything we checked. It is safe for concurrent use.
+// Summaries turns verdicts into signed SLSA verification summaries: an admission controller, another cluster or a site without a network
+// then checks one signature instead of everything we checked. It is safe for concurrent use.
 type Summaries struct{ o SummaryOptions }
 
 // NewSummaries returns Summaries. It fails when an option is missing.
 func NewSummaries(o SummaryOptions) (*Summaries, error) {
-	if o.Key == nil || o.Keeper == nil || o.Version == "" {
-		return nil, errors.New("summaries need a key, a version and somewhere to be kept")
+	if o.Key == nil || o.Version == "" {
+		return nil, errors.New("summaries need a key and a version")
 	}
-	if u, err := url.Parse(o.Verifier); err != nil || u.Scheme == "" {
-		return nil, fmt.Errorf("the verifier %.80q is no URI", o.Verifier)
+	if err := CheckVerifier(o.Verifier); err != nil {
+		return nil, err
 	}
 	return &Summaries{o}, nil
 }
 
-// Publish states v about the manifest subject, in place of what was stated before. It says PASSED only if v is complete and admits with
-// nothing to warn of: what a policy lets through with a warning has not passed it. Whoever has an older statement goes on believing it,
-// so readers should bound its age.
-//
-// Errors: of the key, of the keeper; v is not about subject.
-func (s *Summaries) Publish(ctx context.Context, v gate.Verdict, subject oci.Descriptor) error {
-	statement, err := s.state(ctx, v, subject)
-	if err != nil {
-		return fmt.Errorf("stating the verdict on %s: %w", v.Candidate(), err)
-	}
-	if err := s.o.Keeper.Replace(ctx, v.Repository, statement); err != nil {
-		return fmt.Errorf("keeping the statement about %s: %w", v.Candidate(), err)
+// CheckVerifier returns what is wrong with an id of ours.
+func CheckVerifier(id string) error {
+	if u, err := url.Parse(id); err != nil || u.Scheme == "" {
+		return fmt.Errorf("the verifier %.80q is no URI", id)
 	}
 	return nil
 }
 
-// state returns the signed statement of v.
-func (s *Summaries) state(ctx context.Context, v gate.Verdict, subject oci.Descriptor) (Statement, error) {
-	if subject.Digest != v.Digest || v.Digest == "" {
-		return Statement{}, fmt.Errorf("it is about %s, not about %s", v.Digest, subject.Digest)
+// emptyConfig is the config of a manifest that needs none (OCI image specification, manifest.md, guidance for an empty descriptor).
+var emptyConfig = []byte("{}")
+
+// Sign returns the signed summary of v, as a manifest that refers to v's. It says PASSED only of what [gate.Verdict.Passed]. Whoever has an
+// older one goes on believing it, so readers should bound its age.
+//
+// Errors: of the key; v is about nothing, or from a version that did not note the size of its manifest.
+func (s *Summaries) Sign(ctx context.Context, v gate.Verdict) (oci.Artifact, error) {
+	made, err := s.sign(ctx, v)
+	if err != nil {
+		return oci.Artifact{}, fmt.Errorf("stating the verdict on %s: %w", v.Candidate(), err)
+	}
+	return made, nil
+}
+
+func (s *Summaries) sign(ctx context.Context, v gate.Verdict) (oci.Artifact, error) {
+	if v.Digest == "" || v.MediaType == "" || v.SizeBytes <= 0 {
+		return oci.Artifact{}, errors.New("it does not say what it is about")
 	}
 	payload, err := json.Marshal(s.summary(v))
 	if err != nil {
-		return Statement{}, err
+		return oci.Artifact{}, err
 	}
 	bundle, err := s.seal(ctx, payload)
 	if err != nil {
-		return Statement{}, err
+		return oci.Artifact{}, err
 	}
-	config := []byte("{}")
 	raw, err := json.Marshal(summaryManifest{
 		SchemaVersion: 2, MediaType: oci.MediaTypeImage, ArtifactType: mediaTypeBundle,
-		Config:  oci.Descriptor{MediaType: mediaTypeEmpty, Digest: oci.FromBytes(config), Size: int64(len(config))},
+		Config:  oci.Descriptor{MediaType: mediaTypeEmpty, Digest: oci.FromBytes(emptyConfig), Size: int64(len(emptyConfig))},
 		Layers:  []oci.Descriptor{{MediaType: mediaTypeBundle, Digest: oci.FromBytes(bundle), Size: int64(len(bundle))}},
-		Subject: oci.Descriptor{MediaType: subject.MediaType, Digest: subject.Digest, Size: subject.Size},
+		Subject: oci.Descriptor{MediaType: v.MediaType, Digest: v.Digest, Size: v.SizeBytes},
 		Annotations: map[string]string{
 			"dev.sigstore.bundle.content": "dsse-envelope", "dev.sigstore.bundle.predicateType": predicateTypeSummary,
 			"org.opencontainers.image.created": v.JudgedAt.UTC().Format(time.RFC3339),
 		},
 	})
 	if err != nil {
-		return Statement{}, err
+		return oci.Artifact{}, err
 	}
+	return artifactOf(raw, bundle), nil
+}
+
+// artifactOf returns the manifest raw of a summary with what it refers to.
+func artifactOf(raw, bundle []byte) oci.Artifact {
 	manifest := oci.Content{MediaType: oci.MediaTypeImage, Digest: oci.FromBytes(raw), Raw: raw}
-	return Statement{Subject: subject.Digest, At: v.JudgedAt.UTC(), Manifest: manifest, Config: config, Bundle: bundle}, nil
+	return oci.Artifact{Manifest: manifest, Blobs: [][]byte{emptyConfig, bundle}}
 }
 
 // summaryManifest is the referrer that holds a statement, as cosign writes one (OCI image specification, manifest.md).
@@ -192,7 +182,7 @@ type summaryManifest struct {
 // summary returns the statement of v: which manifest, by which policy and other inputs, on whose word, with what result.
 func (s *Summaries) summary(v gate.Verdict) any {
 	result, levels := resultFailed, []string{resultFailed}
-	if v.Allowed() && v.Complete && len(v.Warnings) == 0 {
+	if v.Passed() {
 		result, levels = resultPassed, []string{"SLSA_BUILD_LEVEL_UNEVALUATED"} // what a policy demands is not a level of SLSA
 	}
 	inputs := []any{}
@@ -255,7 +245,11 @@ func (s *Summaries) seal(ctx context.Context, payload []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	der, err := x509.MarshalPKIXPublicKey(s.o.Key.PublicKey())
+	public, err := s.o.Key.PublicKey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {
 		return nil, err
 	}

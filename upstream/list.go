@@ -78,7 +78,7 @@ func union(lists ...[]oci.Descriptor) []oci.Descriptor {
 
 // fallbackTag returns the tag under which what refers to subject is listed where there is no referrers API.
 func fallbackTag(subject oci.Digest) string {
-	return subject.Algorithm().String() + "-" + subject.Encoded()
+	return oci.EvidenceTag{Subject: subject}.String()
 }
 
 // referrersByAPI returns what the referrers API lists; nil if there is none.

@@ -237,5 +237,8 @@ func incomplete(v gate.Verdict) string {
 	if v.Complete {
 		return ""
 	}
+	if v.Allowed() {
+		return " (what the policy only warns of is still looked for)"
+	}
 	return " (the layers were not looked into: the refusal was certain without them)"
 }

@@ -40,7 +40,9 @@ type config struct {
 	TrustFiles      []string `mapstructure:"trust_files"`
 	Advisories      advisoriesConfig
 	Gate            gateConfig
+	Malware         malwareConfig
 	Access          accessConfig
+	Statements      statementsConfig
 	Audit           struct{ Path string }
 	Review          reviewConfig
 	Webhooks        []any
@@ -120,8 +122,10 @@ func defaults() map[string]any {
 		"advisories.source": "", "advisories.path": "", "advisories.refresh": "6h", "advisories.max_age": "72h",
 		"gate.hold": "55s", "gate.platforms": []string{"linux/amd64", "linux/arm64"}, "gate.max_image_bytes": "20GiB",
 		"gate.workers": 0, "gate.unsafe_unsandboxed_scan": false,
+		"malware.clamd": "", "malware.max_age": "24h", "malware.max_file_bytes": "25MiB",
 		"access.unsafe_anonymous_push": false, "access.basic.htpasswd_file": "",
 		"access.tokens.key_file": "", "access.tokens.ttl": "15m", "access.tokens.realm": "", "access.tokens.robots_file": "",
+		"statements.key_file": "", "statements.kms": "", "statements.verifier": "", "statements.failures": false,
 		"audit.path": "", "review.second_approver": false, "review.warn_before": "72h", "log.level": "info", "log.format": "json",
 	}
 }
@@ -238,6 +242,8 @@ func (c *config) problems() []error {
 	problem(!slices.Contains([]string{"json", "text"}, c.Log.Format), "log.format: %q is neither json nor text", c.Log.Format)
 	_, hostedProblems := c.hostedRules()
 	found = append(found, hostedProblems...)
+	found = append(found, c.malwareProblems()...)
+	found = append(found, c.Statements.problems()...)
 	slices.SortFunc(found, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return found
 }
@@ -253,6 +259,9 @@ func (c *config) installationProblems() []error {
 	}
 	set, policyErr := policy.Load(c.PolicyFiles, time.Now())
 	note(policyErr)
+	if policyErr == nil {
+		note(c.checkMalware(set))
+	}
 	roots, trustErr := policy.LoadTrust(c.TrustFiles)
 	note(trustErr)
 	if trustErr == nil {
@@ -262,6 +271,10 @@ func (c *config) installationProblems() []error {
 		note(policy.CheckAuthorities(set, roots))
 	}
 	note(access.CheckFiles(c.access()))
+	if c.Statements.KeyFile != "" {
+		_, _, err := c.Statements.key()
+		note(err)
+	}
 	if c.Listen.TLS.ClientCA != "" {
 		_, err := readClientCAs(c.Listen.TLS.ClientCA)
 		note(err)

@@ -56,6 +56,7 @@ func TestConfigurationIsReadStrictly(t *testing.T) {
 		"plain text off loopback":       {"listen: {registry: \"0.0.0.0:5000\"}\naccess: {anonymous: [{repositories: [\"**\"], actions: [pull]}]}", []string{"unsafe_plaintext"}},
 		"an admin address off loopback": {"listen: {admin: \"0.0.0.0:5001\"}", []string{"listen.admin"}},
 		"nobody named off loopback":     {"listen: {registry: \"0.0.0.0:5000\", unsafe_plaintext: true}", []string{"access.anonymous"}},
+		"malware by no address":         {"malware: {clamd: \"http://clamd.test\", max_age: 0s, max_file_bytes: 4GiB}", []string{"malware.clamd", "malware.max_age", "malware.max_file_bytes"}},
 		"half a certificate":            {"listen: {tls: {cert: a.pem}}", []string{"cert and key"}},
 		"Redis without a seal key":      {"redis: {url: \"redis://127.0.0.1/0\"}", []string{"seal_key_file"}},
 		"what this version cannot do":   {"webhooks: [{url: \"https://x.test\"}]\nstorage: {max_bytes: 1GiB}", []string{"webhooks", "storage.max_bytes"}},

@@ -26,6 +26,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/hosted"
 	"github.com/tidewaiter/tidewaiter/ledger"
+	"github.com/tidewaiter/tidewaiter/malware"
 	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/policy"
 	"github.com/tidewaiter/tidewaiter/quarantine"
@@ -49,6 +50,7 @@ type instance struct {
 	advisories *scan.Advisories
 	updater    *advisories.Updater // nil unless advisories are fetched
 	layers     *scan.Layers
+	malware    *malware.Clamd // nil unless malware is looked for
 	ledger     *ledger.Ledger
 	verdicts   *cache.Verdicts
 	upstreams  *upstream.Registries
@@ -58,8 +60,9 @@ type instance struct {
 	askers     *review.Askers
 	hosted     *hosted.Repositories
 	key        seal.Key
-	audit      *audit.Log // these two only while serving
+	audit      *audit.Log // these two, and statements, only while serving
 	access     *access.Control
+	statements *signing.Statements // nil unless verdicts are stated
 	forwarder  *forward.Forwarder
 	gate       *gate.Gate
 	closers    []func() error // in the order of opening
@@ -81,7 +84,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 	}()
 
 	// What is decided by.
-	if in.policies, err = policy.Open(ctx, c.PolicyFiles, c.TrustFiles, time.Now, signing.CheckRoots, log); err != nil {
+	if in.policies, err = policy.Open(ctx, c.PolicyFiles, c.TrustFiles, time.Now, c.usable, log); err != nil {
 		return nil, usageError(err)
 	}
 	if in.advisories, err = openAdvisories(ctx, c, log); errors.Is(err, fs.ErrNotExist) {
@@ -133,11 +136,15 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 	}
 
 	// What examines them.
-	in.layers, err = scan.NewLayers(scan.Options{Workers: c.Gate.Workers, TempDir: in.quarantine.TempDir(), UnsafeUnsandboxed: c.Gate.UnsafeUnsandboxedScan, Logger: log})
+	// One more than the gate's, for what is looked for with nobody waiting.
+	in.layers, err = scan.NewLayers(scan.Options{Workers: c.Gate.Workers + 1, TempDir: in.quarantine.TempDir(), UnsafeUnsandboxed: c.Gate.UnsafeUnsandboxedScan, Logger: log})
 	if err != nil {
 		return nil, err
 	}
 	in.closers = append(in.closers, in.layers.Close)
+	if err := in.openMalware(); err != nil {
+		return nil, err
+	}
 	aliases, revision := in.signerAliases()
 	verifier, err := signing.New(signing.Options{
 		Registry: in.contents(), Roots: in.policies.Roots, SignaturesIn: in.upstreams.SignaturesIn, ReferenceAliases: aliases, Revision: revision,
@@ -150,7 +157,8 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 	in.gate = gate.New(gate.Options{
 		Bytes: in.quarantine, Releases: releases{in.quarantine, in.hosted}, Scanner: in.layers, Advisories: in.advisories, Signatures: verifier,
 		Policies: in.waivers, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted},
-		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.meters.verdict,
+		Malware: in.malwareScanner(), MalwareMaxAge: c.Malware.MaxAge, MalwareFileBytes: int64(c.Malware.MaxFileBytes),
+		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.decided,
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,
 	})
 	in.closers = append(in.closers, func() error { in.gate.Close(); return nil })

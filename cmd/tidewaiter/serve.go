@@ -74,6 +74,9 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 	if err := in.openAccess(); err != nil {
 		return err
 	}
+	if err := in.openStatements(); err != nil {
+		return err
+	}
 	clients, err := openClientCAs(c, log)
 	if err != nil {
 		return err
@@ -108,7 +111,11 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 	if c.forwards() {
 		running.Go(func() { in.forwarder.Run(ctx) })
 	}
+	if in.statements != nil {
+		running.Go(func() { in.statements.Run(ctx) })
+	}
 	running.Go(func() { in.watchAdvisories(ctx) })
+	running.Go(func() { in.watchMalware(ctx) })
 	running.Go(func() { in.fetchAdvisories(ctx) })
 	servers := []*http.Server{newServer(clients.guarding(registry), log), newServer(clients.guarding(admin), log)}
 	listeners := []*bounded{newBounded(registryListener, maxConnections, log), newBounded(adminListener, maxAdminConnections, log)}
@@ -196,7 +203,7 @@ func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, a
 	p := proxy.New(proxy.Options{
 		Callers: in.access, Rights: in.access,
 		Judge: waits{judge: in.gate, until: ctx}, Released: in.quarantine.Released(), Resolver: resolver{in.upstreams}, Referrers: in.contents(), History: in.ledger,
-		Denied: in.asked, Hosted: in.proxied(), Log: in.log, DefaultUpstream: c.DefaultUpstream, AdminURL: strings.TrimSuffix(adminURL, "/"), Hold: c.Gate.Hold, Platforms: c.Gate.Platforms,
+		Denied: in.asked, Hosted: in.proxied(), Statements: in.stated(), Log: in.log, DefaultUpstream: c.DefaultUpstream, AdminURL: strings.TrimSuffix(adminURL, "/"), Hold: c.Gate.Hold, Platforms: c.Gate.Platforms,
 	})
 	in.meters.watch(in, p.Metrics()...)
 	var reviewers console.Access // nil for everybody who reaches the address

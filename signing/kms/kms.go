@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sigstore/sigstore/pkg/signature"
@@ -120,22 +121,36 @@ func (c Client) load(ctx context.Context, reference string) (signature.SignerVer
 type Key struct {
 	client    Client
 	reference string
-	public    crypto.PublicKey
+
+	mu     sync.Mutex
+	public crypto.PublicKey // guarded by mu; nil until it was fetched
 }
 
-// Key returns the key that reference names, for signing. It asks the service for its public half.
+// Key returns the key that reference names, for signing. It asks nobody yet: a service that is down keeps nothing else from working.
 //
-// Errors: as PublicKey.
-func (c Client) Key(ctx context.Context, reference string) (*Key, error) {
-	public, err := c.PublicKey(ctx, reference)
-	if err != nil {
+// Errors: ErrReference.
+func (c Client) Key(reference string) (*Key, error) {
+	if err := Check(reference); err != nil {
 		return nil, err
 	}
-	return &Key{c, reference, public}, nil
+	return &Key{client: c, reference: reference}, nil
 }
 
-// PublicKey returns the public half, as it was when the key was opened.
-func (k *Key) PublicKey() crypto.PublicKey { return k.public }
+// PublicKey returns the public half, as it was when it was first fetched.
+//
+// Errors: as [Client.PublicKey].
+func (k *Key) PublicKey(ctx context.Context) (crypto.PublicKey, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.public == nil {
+		public, err := k.client.PublicKey(ctx, k.reference)
+		if err != nil {
+			return nil, err
+		}
+		k.public = public
+	}
+	return k.public, nil
+}
 
 // Sign has the service sign message.
 func (k *Key) Sign(ctx context.Context, message []byte) ([]byte, error) {

@@ -19,6 +19,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/oci"
+	"github.com/tidewaiter/tidewaiter/signing"
 	"github.com/tidewaiter/tidewaiter/signing/kms"
 )
 
@@ -75,7 +78,7 @@ func TestVault(t *testing.T) {
 	if !v.key.PublicKey.Equal(public) || len(v.asked) != 1 {
 		t.Errorf("got %v after %q, want the key after one request", public, v.asked)
 	}
-	key, err := client.Key(t.Context(), "hashivault://release")
+	key, err := client.Key("hashivault://release")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,10 +87,22 @@ func TestVault(t *testing.T) {
 		t.Fatal(err)
 	}
 	digest := sha256.Sum256([]byte("message"))
-	if !ecdsa.VerifyASN1(key.PublicKey().(*ecdsa.PublicKey), digest[:], sig) {
+	own, err := key.PublicKey(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !ecdsa.VerifyASN1(own.(*ecdsa.PublicKey), digest[:], sig) {
 		t.Error("the signature is not the key's")
 	}
 	v.fails = true
+	if _, err := key.PublicKey(t.Context()); err != nil {
+		t.Errorf("the key is fetched again: %v", err)
+	}
+	if late, err := client.Key("hashivault://release"); err != nil {
+		t.Errorf("a vault that refuses keeps a key from being named: %v", err)
+	} else if _, err := late.PublicKey(t.Context()); err == nil {
+		t.Error("got a key of a vault that refuses")
+	}
 	if _, err := client.PublicKey(t.Context(), "hashivault://release"); err == nil || errors.Is(err, kms.ErrReference) {
 		t.Errorf("a vault that refuses: got %v", err)
 	}
@@ -127,6 +142,9 @@ func TestReferences(t *testing.T) {
 		if err := kms.Check(reference); !errors.Is(err, kms.ErrReference) {
 			t.Errorf("%q: got %v, want %v", reference, err, kms.ErrReference)
 		}
+		if _, err := client.Key(reference); !errors.Is(err, kms.ErrReference) {
+			t.Errorf("naming %q: got %v, want %v", reference, err, kms.ErrReference)
+		}
 		if _, err := client.PublicKey(t.Context(), reference); !errors.Is(err, kms.ErrReference) {
 			t.Errorf("fetching %q: got %v, want %v", reference, err, kms.ErrReference)
 		}
@@ -141,5 +159,47 @@ func TestReferences(t *testing.T) {
 		if err := kms.Check(reference); err != nil {
 			t.Errorf("%q: got %v", reference, err)
 		}
+	}
+}
+
+// What is stated of an image is signed by the service as by a key in a file.
+func TestVaultSignsStatements(t *testing.T) {
+	v, client := newVault(t)
+	key, err := client.Key("hashivault://own")
+	if err != nil {
+		t.Fatal(err)
+	}
+	summaries, err := signing.NewSummaries(signing.SummaryOptions{Key: key, Verifier: "https://gate.example", Version: "v1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	verdict := gate.Verdict{
+		Decision: gate.Allow, Complete: true, Repository: oci.Repository{Upstream: "registry.example", Path: "acme/app"}, Digest: oci.FromBytes([]byte("image")),
+		MediaType: oci.MediaTypeImage, SizeBytes: 5,
+	}
+	made, err := summaries.Sign(t.Context(), verdict)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bundle struct {
+		DSSEEnvelope struct {
+			Payload, PayloadType string
+			Signatures           []struct{ Sig []byte }
+		}
+	}
+	if err := json.Unmarshal(made.Blobs[1], &bundle); err != nil {
+		t.Fatal(err)
+	}
+	payload, err := base64.StdEncoding.DecodeString(bundle.DSSEEnvelope.Payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed := sha256.Sum256(fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(bundle.DSSEEnvelope.PayloadType), bundle.DSSEEnvelope.PayloadType, len(payload), payload))
+	if sigs := bundle.DSSEEnvelope.Signatures; len(sigs) != 1 || !ecdsa.VerifyASN1(&v.key.PublicKey, signed[:], sigs[0].Sig) {
+		t.Error("the signature is not the service's")
+	}
+	v.fails = true
+	if _, err := summaries.Sign(t.Context(), verdict); err == nil {
+		t.Error("signed by a vault that refuses")
 	}
 }
