@@ -48,9 +48,10 @@ var rules = map[string]rule{
 	"access": {ours: []string{"oci", "seal"}, theirs: []string{
 		"github.com/coreos/go-oidc/v3/oidc", "github.com/go-jose/go-jose/v4", "golang.org/x/crypto/bcrypt", "go.yaml.in/yaml/v3",
 	}},
+	"review":           {ours: []string{"oci", "gate"}, notFromStd: []string{"net", "os", "database"}},
 	"malware":          {ours: []string{"oci", "gate"}},
 	"advisories":       {ours: []string{"oci", "gate"}, theirs: []string{"github.com/fsnotify/fsnotify"}},
-	"report":           {ours: []string{"gate"}, notFromStd: []string{"net", "os"}},
+	"report":           {ours: []string{"oci", "gate"}, notFromStd: []string{"net", "os"}},
 	"audit":            {ours: []string{"seal"}},
 	"signing":          {ours: []string{"oci", "gate"}, theirs: []string{"github.com/sigstore/", "google.golang.org/protobuf/encoding/protojson", "github.com/notaryproject/", "github.com/opencontainers/image-spec"}},
 	"signing/kms":      {theirs: []string{"github.com/sigstore/sigstore"}},
@@ -60,10 +61,10 @@ var rules = map[string]rule{
 	"proxy":            {ours: []string{"oci", "gate", "access", "hosted", "trail"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"rejudge":          {ours: []string{"oci", "gate"}, notFromStd: []string{"net", "os", "database"}},
 	"forward":          {ours: []string{"oci", "gate"}},
-	"console":          {ours: []string{"oci", "gate", "access", "trail"}, theirs: []string{"github.com/prometheus/client_golang"}},
+	"console":          {ours: []string{"oci", "gate", "access", "trail", "review"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"internal/ocitest": {ours: []string{"oci"}, theirs: []string{"github.com/opencontainers/image-spec", "github.com/klauspost/compress", "go.etcd.io/bbolt"}},
 	"cmd/tidewaiter": {
-		ours: []string{"access", "advisories", "audit", "cache", "console", "credential", "forward", "gate", "hosted", "internal/ocitest", "ledger", "malware", "oci", "policy", "proxy", "quarantine", "rejudge", "report", "scan", "seal", "signing", "signing/kms", "trail", "upstream"},
+		ours: []string{"access", "advisories", "audit", "cache", "console", "credential", "forward", "gate", "hosted", "internal/ocitest", "ledger", "malware", "oci", "policy", "proxy", "quarantine", "rejudge", "report", "review", "scan", "seal", "signing", "signing/kms", "trail", "upstream"},
 		theirs: []string{
 			"github.com/spf13/", "github.com/go-viper/mapstructure/v2", "github.com/prometheus/client_golang", "github.com/distribution/distribution/v3/registry/storage/driver/filesystem",
 			"golang.org/x/term",

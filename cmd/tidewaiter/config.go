@@ -47,6 +47,7 @@ type config struct {
 	Statements      statementsConfig
 	Audit           struct{ Path string }
 	Trail           struct{ Keep time.Duration }
+	Review          reviewConfig
 	Webhooks        []any
 	Log             struct{ Level, Format string }
 }
@@ -130,7 +131,7 @@ func defaults() map[string]any {
 		"access.unsafe_anonymous_push": false, "access.basic.htpasswd_file": "",
 		"access.tokens.key_file": "", "access.tokens.ttl": "15m", "access.tokens.realm": "", "access.tokens.robots_file": "",
 		"statements.key_file": "", "statements.kms": "", "statements.verifier": "", "statements.failures": false,
-		"audit.path": "", "trail.keep": "2160h", "log.level": "info", "log.format": "json",
+		"audit.path": "", "trail.keep": "2160h", "review.second_approver": false, "review.warn_before": "72h", "log.level": "info", "log.format": "json",
 	}
 }
 
@@ -225,6 +226,7 @@ func (c *config) problems() []error {
 	}
 	problem(c.Listen.AdminURL != "" && !isWebURL(c.Listen.AdminURL), "listen.admin_url: %q is not an http or https URL", c.Listen.AdminURL)
 	found = append(found, c.accessProblems()...)
+	found = append(found, c.reviewProblems()...)
 	problem(c.Storage.Filesystem.Root == "", "storage.filesystem.root is empty")
 	problem(c.Redis.URL != "" && c.Redis.SealKeyFile == "", "redis.url needs redis.seal_key_file")
 	problem(c.Redis.URL != "" && !isRedisURL(c.Redis.URL), "redis.url is not redis://, rediss:// or unix://") // not shown: it may hold a password

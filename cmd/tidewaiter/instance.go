@@ -31,6 +31,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/policy"
 	"github.com/tidewaiter/tidewaiter/quarantine"
 	"github.com/tidewaiter/tidewaiter/rejudge"
+	"github.com/tidewaiter/tidewaiter/review"
 	"github.com/tidewaiter/tidewaiter/scan"
 	"github.com/tidewaiter/tidewaiter/seal"
 	"github.com/tidewaiter/tidewaiter/signing"
@@ -57,6 +58,8 @@ type instance struct {
 	upstreams  *upstream.Registries
 	quarantine *quarantine.Quarantine
 	uploads    *quarantine.Uploads
+	waivers    *review.Waivers
+	askers     *review.Askers
 	hosted     *hosted.Repositories
 	key        seal.Key
 	audit      *audit.Log // these two, and statements, only while serving
@@ -135,6 +138,9 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 	if err := in.openHosted(); err != nil {
 		return nil, err
 	}
+	if err := in.openReview(ctx); err != nil {
+		return nil, err
+	}
 
 	// What examines them.
 	// One more than the gate's, for what is looked for with nobody waiting.
@@ -157,7 +163,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 
 	in.gate = gate.New(gate.Options{
 		Bytes: in.quarantine, Releases: releases{in.quarantine, in.hosted}, Scanner: in.layers, Advisories: in.advisories, Signatures: verifier,
-		Policies: in.policies, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted}, Sightings: in.trail,
+		Policies: in.waivers, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted}, Sightings: in.trail,
 		Malware: in.malwareScanner(), MalwareMaxAge: c.Malware.MaxAge, MalwareFileBytes: int64(c.Malware.MaxFileBytes),
 		EndOfLife: scan.EndOfLife, SecretKinds: scan.NewSecrets().Kinds,
 		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.decided,

@@ -209,8 +209,8 @@ func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, a
 	p := proxy.New(proxy.Options{
 		Callers: in.access, Rights: in.access,
 		Judge: waits{judge: in.gate, until: ctx}, Released: in.quarantine.Released(), Resolver: resolver{in.upstreams}, Referrers: in.contents(), History: in.ledger,
-		Hosted: in.proxied(), Statements: in.stated(), Log: in.log, DefaultUpstream: c.DefaultUpstream, AdminURL: strings.TrimSuffix(adminURL, "/"), Hold: c.Gate.Hold, Platforms: c.Gate.Platforms,
 		Trail: in.trail, LastGood: lastGood{in.policies, in.trail, time.Now},
+		Denied: in.asked, Hosted: in.proxied(), Statements: in.stated(), Log: in.log, DefaultUpstream: c.DefaultUpstream, AdminURL: strings.TrimSuffix(adminURL, "/"), Hold: c.Gate.Hold, Platforms: c.Gate.Platforms,
 	})
 	in.meters.watch(in, p.Metrics()...)
 	in.meters.trail.watch(in.trail, in.meters.registry)
@@ -219,8 +219,7 @@ func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, a
 		reviewers = in.access
 	}
 	return in.withTokens(p), console.New(console.Options{
-		Access: reviewers,
-		Trail:  in.trail, Judge: whole{in},
+		Access: reviewers, Review: in.reviewed(), Trail: in.trail, Judge: whole{in},
 		History: in.ledger, Resolver: in.contents(), Hosts: in.hosted.Hosts, Metrics: in.meters.registry, Log: in.log, Ready: ready,
 		DefaultUpstream: c.DefaultUpstream, Version: version, Unsafe: c.unsafe(), Advisories: in.advisoryFacts,
 	})
