@@ -273,7 +273,7 @@ func (q *Quarantine) openIntact(ctx context.Context, desc oci.Descriptor) (io.Re
 	}
 	file, now, ok := identify(r)
 	if !ok {
-		return newWithholding(r, desc), nil
+		return newWithholding(r, desc, func() { q.suspect(desc.Digest) }), nil
 	}
 	if seen, ok := q.intact.get(desc.Digest); !ok || seen != now {
 		err = verifyFile(file, oci.Descriptor{Digest: desc.Digest, Size: now.size})
@@ -294,6 +294,28 @@ func (q *Quarantine) openIntact(ctx context.Context, desc oci.Descriptor) (io.Re
 		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil
+}
+
+// suspect looks, with nobody waiting, whether a stored blob that proved wrong to a reader is not what its digest says, and removes it
+// then, so that it is fetched again. To the reader it may have been the manifest that lied.
+func (q *Quarantine) suspect(d oci.Digest) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.lifetime.Err() != nil {
+		return
+	}
+	q.fetching.Go(func() {
+		ctx, cancel := context.WithTimeout(q.lifetime, arrivalTimeout)
+		defer cancel()
+		right, err := q.store.proves(ctx, d)
+		if err == nil && !right {
+			q.log.ErrorContext(ctx, "a stored blob is not what its digest says and is fetched again", "digest", d.String())
+			err = q.store.removeBlob(ctx, d)
+		}
+		if err != nil && !errors.Is(err, errNotHeld) && ctx.Err() == nil {
+			q.log.WarnContext(ctx, "looking at a stored blob that proved wrong", "digest", d.String(), "err", err)
+		}
+	})
 }
 
 // Release implements [gate.Releases]. It refuses a verdict that does not allow.
