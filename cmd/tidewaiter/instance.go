@@ -16,8 +16,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
-
 	"github.com/tidewaiter/tidewaiter/access"
 	"github.com/tidewaiter/tidewaiter/advisories"
 	"github.com/tidewaiter/tidewaiter/audit"
@@ -48,6 +46,8 @@ type instance struct {
 	advisories *scan.Advisories
 	updater    *advisories.Updater // nil unless advisories are fetched
 	layers     *scan.Layers
+	storage    storage
+	writable   writability
 	ledger     *ledger.Ledger
 	verdicts   *cache.Verdicts
 	upstreams  *upstream.Registries
@@ -92,15 +92,13 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 	}
 
 	// Where things are kept.
-	root, err := filepath.Abs(c.Storage.Filesystem.Root)
-	if err != nil {
+	if in.storage, err = c.openStorage(ctx); err != nil {
 		return nil, err
 	}
-	driver := filesystem.New(filesystem.DriverParameters{RootDirectory: root, MaxThreads: storageThreads})
-	if in.key, err = openSealKey(c, root); err != nil {
+	if in.key, err = openSealKey(c, in.storage.root); err != nil {
 		return nil, err
 	}
-	in.ledger = ledger.New(driver, in.key, log, time.Now)
+	in.ledger = ledger.New(in.storage.driver, in.key, log, time.Now)
 	if in.verdicts, err = cache.New(cache.Options{RedisURL: c.Redis.URL, Key: in.key, Logger: log}); err != nil {
 		return nil, usageError(err) // nothing is connected to yet: what is wrong is what was written
 	}
@@ -116,7 +114,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 		return nil, usageError(err)
 	}
 	in.closers = append(in.closers, func() error { in.upstreams.Close(); return nil })
-	in.quarantine, err = quarantine.New(shown{in.upstreams, bar}, driver, root, filepath.Join(root, "tidewaiter", "spool"), log)
+	in.quarantine, err = quarantine.New(shown{in.upstreams, bar}, in.storage.driver, in.storage.root, filepath.Join(in.storage.local, "spool"), log)
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +167,7 @@ var (
 
 // ready returns why requests cannot be served: the storage takes no writes.
 func (in *instance) ready(ctx context.Context) error {
-	if err := tryWriting(in.config.Storage.Filesystem.Root); err != nil {
+	if err := in.writable.try(ctx, in.storage, time.Now()); err != nil {
 		in.log.WarnContext(ctx, "the storage takes no writes", "err", err)
 		return errStorage
 	}
