@@ -10,13 +10,20 @@ import (
 )
 
 // The Redis library allocates what a reply announces before it comes, and reads nested replies by recursion. A server that lies
-// could end the process by that; these bounds keep it to closing the connection. Only the greeting is more than one value, and it
-// has some dozens.
+// could end the process by that; these bounds keep it to closing the connection.
 const (
-	maxReplyBytes    = maxSealedBytes + 64<<10 // to one request
-	maxLineBytes     = 4 << 10
-	maxReplyElements = 256
-	maxAggregates    = 64 // to one request, however nested
+	maxReplyBytes = maxSealedBytes + 64<<10 // to one request
+	maxLineBytes  = 4 << 10
+)
+
+// replyBounds are how many elements an array may have, and how many arrays there may be to one request, however nested.
+type replyBounds struct{ elements, aggregates int }
+
+// serverReplies are of a server that is asked about keys: only the greeting is more than one value, and it has some dozens. nodeReplies
+// are also of one that tells of others: which node has which slots takes an array for each range and each node that has it.
+var (
+	serverReplies = replyBounds{elements: 256, aggregates: 64}
+	nodeReplies   = replyBounds{elements: 1024, aggregates: 4096}
 )
 
 var errReply = errors.New("the reply of redis is out of bounds")
@@ -28,10 +35,10 @@ type guardedConn struct {
 	replies replies
 }
 
-// guard returns conn with its replies checked. Where the library can see from a connection itself that the other side closed it,
+// guard returns conn with its replies checked against b. Where the library can see from a connection itself that the other side closed it,
 // it still can.
-func guard(conn net.Conn) net.Conn {
-	guarded := &guardedConn{Conn: conn}
+func guard(conn net.Conn, b replyBounds) net.Conn {
+	guarded := &guardedConn{Conn: conn, replies: replies{bounds: b}}
 	if socket, ok := conn.(syscall.Conn); ok {
 		return struct {
 			*guardedConn
@@ -41,9 +48,13 @@ func guard(conn net.Conn) net.Conn {
 	return guarded
 }
 
+// subscribe begins the request after which messages come without one.
+var subscribe = []byte("*2\r\n$9\r\nsubscribe\r\n")
+
 // Write implements net.Conn. What is sent is a request, which starts new replies.
 func (c *guardedConn) Write(b []byte) (int, error) {
 	c.replies.bytes, c.replies.aggregates = 0, 0
+	c.replies.stream = c.replies.stream || len(b) >= len(subscribe) && bytes.EqualFold(b[:len(subscribe)], subscribe)
 	return c.Conn.Write(b)
 }
 
@@ -57,8 +68,10 @@ func (c *guardedConn) Read(b []byte) (int, error) {
 }
 
 // replies follows a stream of replies (Redis serialization protocol, version 2) as far as their sizes go. The zero value is at
-// the start of one.
+// the start of one, and allows no arrays.
 type replies struct {
+	bounds     replyBounds
+	stream     bool   // messages come without being asked for: each array stands for itself
 	bytes      int    // read since the last request
 	aggregates int    // seen since the last request
 	line       []byte // the start of a header whose end is not there yet
@@ -114,7 +127,10 @@ func (r *replies) header(line string) error {
 		}
 		r.skip = n + len("\r\n")
 	default:
-		if r.aggregates++; n > maxReplyElements || r.aggregates > maxAggregates {
+		if r.stream {
+			r.bytes, r.aggregates = 0, 0
+		}
+		if r.aggregates++; n > r.bounds.elements || r.aggregates > r.bounds.aggregates {
 			return fmt.Errorf("an array of %d elements, or too many arrays: %w", n, errReply)
 		}
 	}
