@@ -78,9 +78,9 @@ type Verdicts struct {
 var _ gate.Verdicts = (*Verdicts)(nil)
 
 // New returns an empty Verdicts. It does not wait for Redis: whether it answers is seen when it is asked.
-func New(o Options) (*Verdicts, error) { return open(o, production) }
+func New(o Options) (*Verdicts, error) { return open(o, production, unhurried) }
 
-func open(o Options, p patience) (*Verdicts, error) {
+func open(o Options, hurried, unhurried patience) (*Verdicts, error) {
 	if o.Entries < 0 || o.TTL < 0 {
 		return nil, errors.New("opening the verdict cache: a size or a time to live is negative")
 	}
@@ -89,13 +89,17 @@ func open(o Options, p patience) (*Verdicts, error) {
 		v.now = time.Now
 	}
 	v.memory = newMemory(cmp.Or(o.Entries, defaultEntries), maxMemoryBytes)
-	if o.RedisURL != "" {
-		var err error
-		if v.redis, err = openRemote(o, p, v.log, v.now); err != nil {
-			return nil, fmt.Errorf("opening the verdict cache: %w", err)
-		}
+	v.fleet = newFleet(v.memory, v.log, v.now)
+	if o.RedisURL == "" {
+		return v, nil
 	}
-	v.fleet = newFleet(v.redis, v.memory, v.log, v.now)
+	var err error
+	if v.redis, err = openRemote(o, hurried, v.log, v.now); err == nil {
+		v.fleet.redis, err = openRemote(o, unhurried, v.log, v.now)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening the verdict cache: %w", err)
+	}
 	return v, nil
 }
 
@@ -104,7 +108,7 @@ func (c *Verdicts) Close() error {
 	if c.redis == nil {
 		return nil
 	}
-	return c.redis.close()
+	return errors.Join(c.redis.close(), c.fleet.redis.close())
 }
 
 // Stats returns the counts so far.

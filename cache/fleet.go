@@ -41,7 +41,7 @@ const listenPing = 5 * time.Second
 //
 // It is safe for concurrent use.
 type Fleet struct {
-	redis  *remote // nil: this process is all there is
+	redis  *remote // nil: this process is all there is. Its connections are its own, and more patient than those of verdicts
 	memory *memory
 	id     string
 	log    *slog.Logger
@@ -61,8 +61,8 @@ type announcement struct {
 // Fleet returns the replicas that share the Redis of c.
 func (c *Verdicts) Fleet() *Fleet { return c.fleet }
 
-func newFleet(r *remote, m *memory, log *slog.Logger, now func() time.Time) *Fleet {
-	return &Fleet{redis: r, memory: m, id: rand.Text(), log: log, now: now, waiting: map[string]*waiters{}}
+func newFleet(m *memory, log *slog.Logger, now func() time.Time) *Fleet {
+	return &Fleet{memory: m, id: rand.Text(), log: log, now: now, waiting: map[string]*waiters{}}
 }
 
 // ID tells this replica from the others. It is another one after every start.

@@ -98,7 +98,7 @@ func testKey(t testing.TB) seal.Key {
 // openOn returns Verdicts that share the Redis at url, as a replica of its own would.
 func openOn(t *testing.T, url string, now func() time.Time, p patience) *Verdicts {
 	t.Helper()
-	v, err := open(Options{RedisURL: url, Key: testKey(t), Now: now}, p)
+	v, err := open(Options{RedisURL: url, Key: testKey(t), Now: now}, p, p)
 	if err != nil {
 		t.Fatal(err)
 	}

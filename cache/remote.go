@@ -33,7 +33,15 @@ var production = patience{
 	answer: 50 * time.Millisecond,
 	call:   150 * time.Millisecond, // all of it
 	probe:  time.Second,            // with asking sentinels, or one node after the other
-	lease:  4 * time.Second,        // the others wait as long when a holder is killed
+}
+
+// unhurried is for what replicas tell each other. A judging takes seconds: it is worth waiting longer not to do it twice, and a Redis
+// that does not answer at all is left alone after three times.
+var unhurried = patience{
+	dial:   500 * time.Millisecond,
+	answer: time.Second,
+	call:   2 * time.Second,
+	lease:  5 * time.Second, // the others wait as long when a holder is killed
 	poll:   250 * time.Millisecond,
 }
 

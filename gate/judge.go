@@ -43,7 +43,7 @@ func (e *NoVerdict) Error() string { return e.Step + ": " + e.Err.Error() }
 // Unwrap returns the cause.
 func (e *NoVerdict) Unwrap() error { return e.Err }
 
-// Options are what a Gate is built from. Every interface but Attachments is needed.
+// Options are what a Gate is built from. Every interface but Attachments and Leases is needed.
 type Options struct {
 	Bytes       Bytes
 	Releases    Releases
@@ -56,8 +56,10 @@ type Options struct {
 	Records     Records
 	// Attachments may be nil: then nothing is known of what is attached to a candidate but by looking.
 	Attachments Attachments
-	Now         func() time.Time
-	Log         *slog.Logger
+	// Leases may be nil: then no other process judges over the same records.
+	Leases Leases
+	Now    func() time.Time
+	Log    *slog.Logger
 	// Observe is told how long each step took and how it ended. Nil for nobody.
 	Observe func(step string, took time.Duration, err error)
 	// Decided is told of every verdict made, remembered ones not. Nil for nobody.
@@ -257,6 +259,7 @@ func (g *Gate) fly(ctx context.Context, in Inputs) (Verdict, error) {
 		var at atomic.Pointer[string]
 		g.steps.Store(key, &at)
 		defer g.steps.Delete(key)
+		defer g.lease(ctx, in, &at)()
 		return g.judge(ctx, in, &at)
 	}))
 	select {
@@ -467,6 +470,11 @@ func (g *Gate) examineLater(in Inputs) <-chan singleflight.Result {
 // examine judges in with everything looked into. Signatures come last: reading layers takes long, and what is decided at the end must
 // not rest on how things were at the beginning.
 func (g *Gate) examine(ctx context.Context, in Inputs) (Verdict, error) {
+	var at atomic.Pointer[string] // nobody is told how far it has come
+	defer g.lease(ctx, in, &at)()
+	if v, ok := g.examinedElsewhere(ctx, in); ok {
+		return v, g.settle(ctx, in, v, Evidence{}, false)
+	}
 	step := func(name string, do func() error) error {
 		if err := do(); err != nil {
 			return &NoVerdict{name, err}

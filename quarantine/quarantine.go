@@ -44,11 +44,20 @@ type Source interface {
 	BlobExists(ctx context.Context, repo oci.Repository, desc oci.Descriptor) error
 }
 
+// Leases lets one process of several fetch a blob while the others wait for it to be stored. Implementations are safe for concurrent
+// use.
+type Leases interface {
+	// Acquire returns once no other process holds the lease on name, or ctx has ended. release gives it up, and must be called when err is
+	// nil. An error means that nobody can say who fetches; then everybody does.
+	Acquire(ctx context.Context, name string) (release func(), err error)
+}
+
 // Quarantine holds content. It implements gate.Bytes and gate.Releases, and is safe for concurrent use.
 type Quarantine struct {
 	source Source
 	store  *store
 	log    *slog.Logger
+	leases Leases // nil when no other process fetches into the same storage
 
 	manifests *bounded[gate.Candidate, gate.Held]
 	intact    *bounded[oci.Digest, identity]
@@ -90,6 +99,9 @@ func New(source Source, driver storagedriver.StorageDriver, root, spool string, 
 		arrivals:  map[arrivalKey]*arrival{}, lifetime: lifetime, end: end,
 	}, nil
 }
+
+// ShareFetches has blobs be fetched by one process of all those that share l and the storage. It is called before q is used.
+func (q *Quarantine) ShareFetches(l Leases) { q.leases = l }
 
 // Close ends every fetch, waits for it, and removes the spool.
 func (q *Quarantine) Close() error {

@@ -59,6 +59,9 @@ type instance struct {
 	access     *access.Control
 	forwarder  *forward.Forwarder
 	gate       *gate.Gate
+	fleet      *cache.Fleet
+	outbox     chan saying
+	peers      *peers
 	closers    []func() error // in the order of opening
 }
 
@@ -119,6 +122,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 		return nil, err
 	}
 	in.closers = append(in.closers, in.quarantine.Close)
+	in.openFleet()
 	in.uploads = in.quarantine.Uploads(int64(c.Gate.MaxImageBytes), time.Now)
 	if err := in.openHosted(); err != nil {
 		return nil, err
@@ -141,8 +145,8 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 
 	in.gate = gate.New(gate.Options{
 		Bytes: in.quarantine, Releases: releases{in.quarantine, in.hosted}, Scanner: in.layers, Advisories: in.advisories, Signatures: verifier,
-		Policies: in.policies, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted},
-		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.meters.verdict,
+		Policies: in.policies, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted}, Leases: in.leases(),
+		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.decided,
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,
 	})
 	in.closers = append(in.closers, func() error { in.gate.Close(); return nil })

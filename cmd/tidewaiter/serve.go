@@ -104,9 +104,10 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 		}
 	})
 	running.Go(func() { in.keepFresh(ctx) })
+	running.Go(func() { in.meet(ctx) })
 	running.Go(func() { in.tend(ctx) })
 	if c.forwards() {
-		running.Go(func() { in.forwarder.Run(ctx) })
+		running.Go(func() { in.lead(ctx, "forward", in.forwarder.Run) })
 	}
 	running.Go(func() { in.watchAdvisories(ctx) })
 	running.Go(func() { in.fetchAdvisories(ctx) })
