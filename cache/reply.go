@@ -16,14 +16,18 @@ const (
 	maxLineBytes  = 4 << 10
 )
 
-// replyBounds are how many elements an array may have, and how many arrays there may be to one request, however nested.
-type replyBounds struct{ elements, aggregates int }
+// replyBounds are how many elements an array may have, and how many arrays there may be to one request, however nested. three says
+// that the protocol may be version 3: the library speaks it to sentinels whatever it is told.
+type replyBounds struct {
+	elements, aggregates int
+	three                bool
+}
 
 // serverReplies are of a server that is asked about keys: only the greeting is more than one value, and it has some dozens. nodeReplies
 // are also of one that tells of others: which node has which slots takes an array for each range and each node that has it.
 var (
 	serverReplies = replyBounds{elements: 256, aggregates: 64}
-	nodeReplies   = replyBounds{elements: 1024, aggregates: 4096}
+	nodeReplies   = replyBounds{elements: 1024, aggregates: 4096, three: true}
 )
 
 var errReply = errors.New("the reply of redis is out of bounds")
@@ -109,11 +113,11 @@ func (r *replies) header(line string) error {
 	if line == "" {
 		return fmt.Errorf("an empty line: %w", errReply)
 	}
-	switch line[0] {
-	case '+', '-', ':':
+	kind := kindOf(line[0], r.bounds.three)
+	switch kind {
+	case simple:
 		return nil
-	case '$', '*':
-	default:
+	case unknown:
 		return fmt.Errorf("a value of unknown type %q: %w", line[0], errReply)
 	}
 	n, err := strconv.Atoi(line[1:])
@@ -121,7 +125,7 @@ func (r *replies) header(line string) error {
 	case err != nil || n < -1:
 		return fmt.Errorf("a length of %.20q: %w", line[1:], errReply)
 	case n == -1: // none
-	case line[0] == '$':
+	case kind == text:
 		if n > maxReplyBytes {
 			return fmt.Errorf("a string of %d bytes: %w", n, errReply)
 		}
@@ -130,9 +134,49 @@ func (r *replies) header(line string) error {
 		if r.stream {
 			r.bytes, r.aggregates = 0, 0
 		}
+		if kind == pairs {
+			n = 2 * min(n, r.bounds.elements) // beyond it is refused either way
+		}
 		if r.aggregates++; n > r.bounds.elements || r.aggregates > r.bounds.aggregates {
 			return fmt.Errorf("an array of %d elements, or too many arrays: %w", n, errReply)
 		}
 	}
 	return nil
+}
+
+// kind is how a reply goes on after the line it starts with.
+type kind int
+
+const (
+	unknown kind = iota
+	simple       // not at all
+	text         // by that many bytes
+	list         // by that many values
+	pairs        // by that many pairs of values
+)
+
+// kindOf returns what the first byte of a reply says.
+func kindOf(first byte, three bool) kind {
+	switch first {
+	case '+', '-', ':':
+		return simple
+	case '$':
+		return text
+	case '*':
+		return list
+	}
+	if !three {
+		return unknown
+	}
+	switch first {
+	case '_', '#', ',', '(':
+		return simple
+	case '=', '!':
+		return text
+	case '~', '>':
+		return list
+	case '%', '|':
+		return pairs
+	}
+	return unknown
 }

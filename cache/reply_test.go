@@ -100,3 +100,21 @@ func TestMessagesAreBoundedEachForItself(t *testing.T) {
 		t.Errorf("a message that is too large: got %v, want errReply", err)
 	}
 }
+
+func TestSentinelsSpeakVersionThree(t *testing.T) {
+	for name, tt := range map[string]struct {
+		stream string
+		want   error
+	}{
+		"a greeting":          {"%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:3\r\n", nil},
+		"all kinds":           {"_\r\n#t\r\n,1.5\r\n(12\r\n=5\r\ntxt:a\r\n!3\r\nERR\r\n~1\r\n:1\r\n>1\r\n+a\r\n|1\r\n+a\r\n+b\r\n+OK\r\n", nil},
+		"too many pairs":      {"%513\r\n", errReply},
+		"pairs past counting": {"%4611686018427387904\r\n", errReply},
+		"no known type":       {"?1\r\n", errReply},
+	} {
+		r := replies{bounds: nodeReplies}
+		if err := r.check([]byte(tt.stream)); !errors.Is(err, tt.want) {
+			t.Errorf("%s: got %v, want %v", name, err, tt.want)
+		}
+	}
+}
