@@ -182,9 +182,9 @@ func TestBucket(t *testing.T) {
 	other := s.serve(t)
 	t.Run("an upload goes on at another replica, wherever it was cut", func(t *testing.T) {
 		content := ocitest.Random(17<<20, 8)
-		at, offset := "", 0
 		replicas := []pusher{{t, p, "ci"}, {t, other, "ci"}}
-		at = replicas[0].must(202, "POST", "/v2/apps/web/blobs/uploads/", nil).header.Get("Location")
+		offset := 0
+		at := replicas[0].must(202, "POST", "/v2/apps/web/blobs/uploads/", nil).header.Get("Location")
 		for i, until := range []int{100, 3000, 3 << 20, 9 << 20, 9<<20 + 1, 16 << 20} {
 			u := replicas[i%2]
 			u.must(202, "PATCH", at, bytes.NewReader(content[offset:until]), "Content-Range", fmt.Sprintf("%d-%d", offset, until-1))

@@ -166,3 +166,140 @@ func TestFleet(t *testing.T) {
 		}
 	})
 }
+
+// TestFleetLosesAReplica kills the replica that judges an image while it does: another takes over and comes to the verdict.
+func TestFleetLosesAReplica(t *testing.T) {
+	f := newFleet(t, 2, nil)
+	web := f.pushSigned(t, "shop/web", shop(goodLodash, noise(1<<20, 1)))
+	layers := f.parsed(t, "shop/web", web.Digest).Layers
+	last := layers[len(layers)-1].Digest.String()
+	stalled, resume := make(chan struct{}), make(chan struct{})
+	f.upstream.SetIntercept(ocitest.First(1, ocitest.Gets(ocitest.KindBlob).Of(last), func(http.ResponseWriter, *http.Request) bool {
+		close(stalled)
+		<-resume
+		return false
+	}))
+	defer close(resume)
+	holder, other := f.replicas[0], f.replicas[1]
+	go func() { _, _ = client.pull(t.Context(), holder.registry, "shop/web", "1.0") }() // which is cut off
+	<-stalled
+	taken := make(chan pulled, 1)
+	go func() {
+		got, err := client.pull(t.Context(), other.registry, "shop/web", "1.0")
+		if err != nil {
+			t.Error(err)
+		}
+		taken <- got
+	}()
+	eventually(t, "the other waits for it", func() bool { return len(f.redis.do(t, "KEYS", "tidewaiter:*:lease:judging:*")) == 1 })
+	began := time.Now()
+	holder.kill()
+	if got := <-taken; got.status != http.StatusOK || got.digest != web.Digest {
+		t.Errorf("got %+v", got)
+	}
+	t.Logf("the verdict came %v after the holder of the lease was killed", time.Since(began).Round(time.Millisecond))
+	if made := f.verdicts(t); made != 1 {
+		t.Errorf("%v judgings by those who live, want one", made)
+	}
+}
+
+// TestFleetLosesRedis has what is asked for answered rightly while Redis is emptied again and again, stopped, filled with rubbish, and
+// back.
+func TestFleetLosesRedis(t *testing.T) {
+	f := newFleet(t, 2, nil)
+	f.pushSigned(t, "shop/vulnerable", shop(badLodash))
+	images := 0
+	fresh := func() string { // an image nobody knows
+		images++
+		repo := fmt.Sprintf("shop/fresh-%d", images)
+		f.pushSigned(t, repo, shop(goodLodash, noise(10_000, uint64(images))))
+		return repo
+	}
+	right := func(t *testing.T, repo string) {
+		t.Helper()
+		for i, p := range f.replicas {
+			if got, err := client.pull(t.Context(), p.registry, repo, "1.0"); err != nil || got.status != http.StatusOK {
+				t.Errorf("replica %d: %s: %+v, %v", i, repo, got, err)
+			}
+			if got, err := client.pull(t.Context(), p.registry, "shop/vulnerable", "1.0"); err != nil || got.status != http.StatusForbidden {
+				t.Errorf("replica %d: shop/vulnerable: %+v, %v", i, got, err)
+			}
+		}
+	}
+	right(t, fresh())
+	t.Run("emptied again and again under load", func(t *testing.T) {
+		repos := make([]string, 6)
+		for i := range repos {
+			repos[i] = fresh()
+		}
+		done := make(chan struct{})
+		flushes := 0
+		var flushing sync.WaitGroup
+		flushing.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					f.redis.do(t, "FLUSHALL")
+					flushes++
+				}
+			}
+		})
+		for _, repo := range repos {
+			got, _ := f.pullAtOnce(t, 8, repo)
+			for i, p := range got {
+				if p.status != http.StatusOK {
+					t.Errorf("%s: client %d got %+v", repo, i, p)
+				}
+			}
+			right(t, repo)
+		}
+		close(done)
+		flushing.Wait()
+		began := time.Now()
+		right(t, repos[0])
+		t.Logf("%d times emptied, no wrong answer; %d verdicts for %d images; four answers %v after the last time", flushes, int(f.verdicts(t)), images+1, time.Since(began).Round(time.Millisecond))
+	})
+	t.Run("with leases and announcements of somebody else's making", func(t *testing.T) {
+		f.redis.do(t, "PUBLISH", "tidewaiter:v1:announcements", "rubbish")
+		right(t, fresh())
+	})
+	f.redis.kill()
+	t.Run("gone", func(t *testing.T) {
+		for range 3 {
+			right(t, fresh())
+		}
+	})
+	f.redis.start(t)
+	t.Run("back", func(t *testing.T) {
+		began := time.Now()
+		eventually(t, "the replicas hear each other again", func() bool {
+			right(t, fresh()) // nothing else has them ask whether it is back
+			return f.redis.listeners(t) == len(f.replicas)
+		})
+		t.Logf("the replicas heard each other %v after Redis was back", time.Since(began).Round(time.Millisecond))
+	})
+}
+
+// TestFleetDisagrees has one replica judge by other policies than the others: both say so, and neither goes by the other's verdicts.
+func TestFleetDisagrees(t *testing.T) {
+	f := newFleet(t, 1, nil)
+	f.pushSigned(t, "shop/vulnerable", shop(badLodash))
+	writeFile(t, f.path("lax.yaml"), []byte("policies:\n  - {name: lax, match: {repositories: [\"**\"]}, mode: enforce, require: {signatures: {any_of: [release]}}}\n"))
+	f.config["policy_files"] = []string{f.path("lax.yaml")}
+	f.join(t)
+	for range 2 { // whichever judges first
+		for i, want := range []int{http.StatusForbidden, http.StatusOK} {
+			if got := f.replicas[i].pull(t, "shop/vulnerable"); got.status != want {
+				t.Errorf("replica %d: got %+v, want %d", i, got, want)
+			}
+		}
+	}
+	for _, p := range f.replicas {
+		p.log.await(t, "saying that the other judges by other policies", says("another replica judges by other policies"))
+		if replicas, disagree := p.metric(t, "tidewaiter_fleet_replicas", ""), p.metric(t, "tidewaiter_fleet_disagreement", ""); replicas != 2 || disagree != 1 {
+			t.Errorf("%v replicas, %v disagree, want 2 and 1", replicas, disagree)
+		}
+	}
+}
