@@ -3,6 +3,8 @@ package cache
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -225,6 +227,19 @@ func TestWithoutRedisEverybodyIsAlone(t *testing.T) {
 			t.Error("announced")
 		}
 	})
+}
+
+func TestARedisThatNeverAnswersHoldsUpThreeAtMost(t *testing.T) {
+	silent := listen(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
+	p := patient
+	p.answer, p.call = 50*time.Millisecond, 50*time.Millisecond
+	f := openOn(t, silent.url(), (&cachetest.Clock{}).Now, p).Fleet()
+	for n := range 10 {
+		_, err := f.Acquire(t.Context(), "work")
+		if err == nil || n >= failuresToOpen && !errors.Is(err, ErrUnavailable) {
+			t.Errorf("%d: got %v", n, err)
+		}
+	}
 }
 
 func TestWorkIsDoneInTurn(t *testing.T) {

@@ -261,7 +261,7 @@ func TestFleetLosesRedis(t *testing.T) {
 		right(t, repos[0])
 		t.Logf("%d times emptied, no wrong answer; %d verdicts for %d images; four answers %v after the last time", flushes, int(f.verdicts(t)), images+1, time.Since(began).Round(time.Millisecond))
 	})
-	t.Run("with leases and announcements of somebody else's making", func(t *testing.T) {
+	t.Run("with announcements of somebody else's making", func(t *testing.T) {
 		f.redis.do(t, "PUBLISH", "tidewaiter:v1:announcements", "rubbish")
 		right(t, fresh())
 	})

@@ -187,8 +187,9 @@ func (j announced) Append(ctx context.Context, repo oci.Repository, e hosted.Eve
 	return name, err
 }
 
-// leadAlone is how long a replica that cannot learn whether another leads does so itself before it asks again.
-const leadAlone = time.Minute
+// leadAlone is how long a replica that cannot learn whether another leads does so itself before it asks again. Asking cuts short what is
+// being done: this is longer than an image takes to be copied.
+const leadAlone = 15 * time.Minute
 
 // lead runs do while this replica is the one of the fleet to do it, until ctx ends. Its context ends when another may be.
 func (in *instance) lead(ctx context.Context, work string, do func(context.Context)) {
