@@ -66,7 +66,7 @@ var rules = map[string]rule{
 	"cmd/tidewaiter": {
 		ours: []string{"access", "advisories", "audit", "cache", "console", "credential", "forward", "gate", "hosted", "internal/ocitest", "ledger", "malware", "oci", "policy", "proxy", "quarantine", "rejudge", "report", "review", "scan", "seal", "signing", "signing/kms", "trail", "upstream"},
 		theirs: []string{
-			"github.com/spf13/", "github.com/go-viper/mapstructure/v2", "github.com/prometheus/client_golang", "github.com/distribution/distribution/v3/registry/storage/driver/filesystem",
+			"github.com/spf13/", "github.com/go-viper/mapstructure/v2", "github.com/prometheus/client_golang", "github.com/distribution/distribution/v3/registry/storage/driver",
 			"golang.org/x/term",
 		},
 	},

@@ -43,7 +43,7 @@ func (e *NoVerdict) Error() string { return e.Step + ": " + e.Err.Error() }
 // Unwrap returns the cause.
 func (e *NoVerdict) Unwrap() error { return e.Err }
 
-// Options are what a Gate is built from. Every interface but Sightings, Attachments and Malware is needed.
+// Options are what a Gate is built from. Every interface but Sightings, Attachments, Malware and Leases is needed.
 type Options struct {
 	Bytes       Bytes
 	Releases    Releases
@@ -73,8 +73,10 @@ type Options struct {
 	SecretKinds func(text []byte) []string
 	// Kept is how signatures that were found are kept; the zero value looks for them with every judging.
 	Kept Keeping
-	Now  func() time.Time
-	Log  *slog.Logger
+	// Leases may be nil: then no other process judges over the same records.
+	Leases Leases
+	Now    func() time.Time
+	Log    *slog.Logger
 	// Observe is told how long each step took and how it ended. Nil for nobody.
 	Observe func(step string, took time.Duration, err error)
 	// Decided is told of every verdict made, remembered ones not. Nil for nobody.
@@ -282,6 +284,7 @@ func (g *Gate) fly(ctx context.Context, in Inputs) (Verdict, error) {
 		var at atomic.Pointer[string]
 		g.steps.Store(key, &at)
 		defer g.steps.Delete(key)
+		defer g.lease(ctx, in, &at)()
 		return g.judge(ctx, in, &at, time.Time{})
 	}))
 	select {
@@ -531,6 +534,11 @@ func (g *Gate) examineLater(in Inputs) <-chan singleflight.Result {
 // examine judges in with everything looked into. Signatures come last: reading layers takes long, and what is decided at the end must
 // not rest on how things were at the beginning.
 func (g *Gate) examine(ctx context.Context, in Inputs) (Verdict, error) {
+	var at atomic.Pointer[string] // nobody is told how far it has come
+	defer g.lease(ctx, in, &at)()
+	if v, ok := g.examinedElsewhere(ctx, in); ok {
+		return v, g.settle(ctx, in, v, Evidence{}, false)
+	}
 	step := func(name string, do func() error) error {
 		if err := do(); err != nil {
 			return &NoVerdict{name, err}

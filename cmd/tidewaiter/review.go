@@ -54,8 +54,11 @@ func (in *instance) openReview(ctx context.Context) error {
 	in.waivers, err = review.Open(ctx, review.Options{
 		Files: in.policies, Log: ledger.NewLog[review.Event](in.ledger, waiversKind), Audit: decisions{in},
 		SecondApprover: in.config.Review.SecondApprover, WarnBefore: in.config.Review.WarnBefore,
-		Notify: func(a review.Act) { decided.WithLabelValues(string(a.Kind)).Inc() },
-		Now:    time.Now, Logger: in.log,
+		Notify: func(a review.Act) {
+			decided.WithLabelValues(string(a.Kind)).Inc()
+			in.tell(topicWaivers, nil)
+		},
+		Now: time.Now, Logger: in.log,
 	})
 	if err != nil {
 		return err

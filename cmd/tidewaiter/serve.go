@@ -107,12 +107,13 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 		}
 	})
 	running.Go(func() { in.keepFresh(ctx) })
+	running.Go(func() { in.meet(ctx) })
 	running.Go(func() { in.tend(ctx) })
 	running.Go(func() { in.trail.Run(ctx) })
 	running.Go(func() { in.rejudger.Run(ctx) })
 	running.Go(func() { in.thin(ctx) })
 	if c.forwards() {
-		running.Go(func() { in.forwarder.Run(ctx) })
+		running.Go(func() { in.lead(ctx, "forward", in.forwarder.Run) })
 	}
 	if in.statements != nil {
 		running.Go(func() { in.statements.Run(ctx) })
