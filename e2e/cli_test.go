@@ -99,7 +99,7 @@ func TestUsage(t *testing.T) {
 		want := []string{
 			"", "advisories", "advisories import", "advisories rollback", "advisories status", "advisories update", "audit", "audit verify", "check",
 			"clients", "demo", "inventory", "policy", "policy check", "robot", "robot add", "robot list", "robot revoke", "serve", "token-key",
-			"verdict", "version",
+			"verdict", "version", "webhook", "webhook drop", "webhook list", "webhook retry",
 		}
 		if diff := cmp.Diff(walked, want); diff != "" {
 			t.Errorf("there are other commands (-got +want):\n%s", diff)

@@ -42,7 +42,7 @@ type config struct {
 	Gate            gateConfig
 	Access          accessConfig
 	Audit           struct{ Path string }
-	Webhooks        []any
+	Webhooks        []webhookConfig
 	Log             struct{ Level, Format string }
 }
 
@@ -236,6 +236,7 @@ func (c *config) problems() []error {
 	problem(!slices.Contains([]string{"json", "text"}, c.Log.Format), "log.format: %q is neither json nor text", c.Log.Format)
 	_, hostedProblems := c.hostedRules()
 	found = append(found, hostedProblems...)
+	found = append(found, c.webhookProblems()...)
 	slices.SortFunc(found, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return found
 }
@@ -260,6 +261,7 @@ func (c *config) installationProblems() []error {
 		note(policy.CheckAuthorities(set, roots))
 	}
 	note(access.CheckFiles(c.access()))
+	note(c.checkWebhookFiles())
 	if c.Listen.TLS.ClientCA != "" {
 		_, err := readClientCAs(c.Listen.TLS.ClientCA)
 		note(err)
@@ -303,7 +305,7 @@ func (c *config) installationProblems() []error {
 func (c *config) unsupported() map[string]bool {
 	return map[string]bool{
 		"storage.s3": c.Storage.S3 != nil, "storage.gcs": c.Storage.GCS != nil, "storage.azure": c.Storage.Azure != nil,
-		"storage.max_bytes": c.Storage.MaxBytes != 0, "webhooks": len(c.Webhooks) > 0,
+		"storage.max_bytes": c.Storage.MaxBytes != 0,
 	}
 }
 
@@ -344,7 +346,7 @@ func (c *config) unsafe() []string {
 			on = append(on, "unsafe_private_addresses of "+u.Host)
 		}
 	}
-	return on
+	return append(on, c.unsafeWebhooks()...)
 }
 
 func isWebURL(s string) bool {

@@ -58,10 +58,14 @@ func TestConfigurationIsReadStrictly(t *testing.T) {
 		"nobody named off loopback":     {"listen: {registry: \"0.0.0.0:5000\", unsafe_plaintext: true}", []string{"access.anonymous"}},
 		"half a certificate":            {"listen: {tls: {cert: a.pem}}", []string{"cert and key"}},
 		"Redis without a seal key":      {"redis: {url: \"redis://127.0.0.1/0\"}", []string{"seal_key_file"}},
-		"what this version cannot do":   {"webhooks: [{url: \"https://x.test\"}]\nstorage: {max_bytes: 1GiB}", []string{"webhooks", "storage.max_bytes"}},
+		"what this version cannot do":   {"storage: {max_bytes: 1GiB}", []string{"storage.max_bytes"}},
 		"hosted repositories that cannot be": {
 			"hosted: [{tags: frozen}, {repositories: [\"docker.io/**\", \"A\"], forward_to: \"nowhere.test/x\", pending: -1s}]",
 			[]string{"hosted[0]: repositories names none", `hosted[0]: tags: "frozen"`, "docker.io/**", `"A"`, `forward_to: "nowhere.test"`, "pending must be positive"},
+		},
+		"webhooks that cannot be": {
+			"webhooks: [{url: \"https://u:hunter2@a.test\", types: [verdict.maybe], repositories: [\"A\"]}, {url: \"http://a.test/hunter2\", secret_file: x, timeout: 1h, color: red}]",
+			[]string{"webhooks[0]: repositories", "webhooks[0]: url has a user", `"verdict.maybe"`, "webhooks[0]: secret_file", "webhooks[1]: url is plain http", "webhooks[1]: timeout", "webhooks[1]: there is another one", "color"},
 		},
 		"levels and formats of no log":   {"log: {level: loud, format: xml}", []string{"log.level", "log.format"}},
 		"platforms without architecture": {"gate: {platforms: [linux]}", []string{"gate.platforms"}},

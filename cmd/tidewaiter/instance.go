@@ -26,6 +26,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/hosted"
 	"github.com/tidewaiter/tidewaiter/ledger"
+	"github.com/tidewaiter/tidewaiter/notify"
 	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/policy"
 	"github.com/tidewaiter/tidewaiter/quarantine"
@@ -49,6 +50,8 @@ type instance struct {
 	updater    *advisories.Updater // nil unless advisories are fetched
 	layers     *scan.Layers
 	ledger     *ledger.Ledger
+	events     *notify.Hub
+	deliver    func() // begins to deliver events, until close
 	verdicts   *cache.Verdicts
 	upstreams  *upstream.Registries
 	quarantine *quarantine.Quarantine
@@ -101,6 +104,9 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 		return nil, err
 	}
 	in.ledger = ledger.New(driver, in.key, log, time.Now)
+	if err = in.openEvents(); err != nil {
+		return nil, err
+	}
 	if in.verdicts, err = cache.New(cache.Options{RedisURL: c.Redis.URL, Key: in.key, Logger: log}); err != nil {
 		return nil, usageError(err) // nothing is connected to yet: what is wrong is what was written
 	}
@@ -143,8 +149,8 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 
 	in.gate = gate.New(gate.Options{
 		Bytes: in.quarantine, Releases: releases{in.quarantine, in.hosted}, Scanner: in.layers, Advisories: in.advisories, Signatures: verifier,
-		Policies: in.policies, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted},
-		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.meters.verdict,
+		Policies: in.policies, Verdicts: in.verdicts, Inventories: in.ledger, Records: audited{records{in.ledger, in.hosted}, in}, Attachments: attachments{in.hosted},
+		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.decided,
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,
 	})
 	in.closers = append(in.closers, func() error { in.gate.Close(); return nil })
@@ -204,6 +210,7 @@ func (in *instance) reloadAdvisories(ctx context.Context) {
 		snapshot := in.advisories.Snapshot()
 		in.log.InfoContext(ctx, "advisories replaced", "snapshot", snapshot.ID, "built", snapshot.UpdatedAt)
 	}
+	in.advisoriesReloaded(ctx, changed, err)
 }
 
 // openSealKey returns the key records and remembered verdicts are sealed with: the one configured, or one that lies beside the

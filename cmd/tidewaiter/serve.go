@@ -105,6 +105,7 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 	})
 	running.Go(func() { in.keepFresh(ctx) })
 	running.Go(func() { in.tend(ctx) })
+	in.deliver()
 	if c.forwards() {
 		running.Go(func() { in.forwarder.Run(ctx) })
 	}
@@ -204,7 +205,7 @@ func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, a
 		reviewers = in.access
 	}
 	return in.withTokens(p), console.New(console.Options{
-		Access:  reviewers,
+		Access: reviewers, Operators: in.operators(), Events: in.events, Letters: in.events, Until: ctx,
 		History: in.ledger, Resolver: in.contents(), Hosts: in.hosted.Hosts, Metrics: in.meters.registry, Log: in.log, Ready: ready,
 		DefaultUpstream: c.DefaultUpstream, Version: version, Unsafe: c.unsafe(), Advisories: in.advisoryFacts,
 	})
