@@ -56,12 +56,13 @@ var rules = map[string]rule{
 	"cache":            {ours: []string{"oci", "gate", "seal"}, theirs: []string{"github.com/hashicorp/golang-lru/v2", "github.com/redis/go-redis/v9"}},
 	"cache/cachetest":  {ours: []string{"oci", "gate"}, theirs: []string{"github.com/google/go-cmp"}},
 	"notify":           {ours: []string{"oci", "gate"}},
+	"tracing":          {theirs: []string{"go.opentelemetry.io/otel"}},
 	"proxy":            {ours: []string{"oci", "gate", "access", "hosted"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"forward":          {ours: []string{"oci", "gate"}},
 	"console":          {ours: []string{"oci", "gate", "access", "notify"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"internal/ocitest": {ours: []string{"oci"}, theirs: []string{"github.com/opencontainers/image-spec", "github.com/klauspost/compress", "go.etcd.io/bbolt"}},
 	"cmd/tidewaiter": {
-		ours: []string{"access", "advisories", "audit", "cache", "console", "credential", "forward", "gate", "hosted", "internal/ocitest", "ledger", "notify", "oci", "policy", "proxy", "quarantine", "report", "scan", "seal", "signing", "signing/kms", "upstream"},
+		ours: []string{"access", "advisories", "audit", "cache", "console", "credential", "forward", "gate", "hosted", "internal/ocitest", "ledger", "notify", "oci", "policy", "proxy", "quarantine", "report", "scan", "seal", "signing", "signing/kms", "tracing", "upstream"},
 		theirs: []string{
 			"github.com/spf13/", "github.com/go-viper/mapstructure/v2", "github.com/prometheus/client_golang", "github.com/distribution/distribution/v3/registry/storage/driver/filesystem",
 			"golang.org/x/term",
