@@ -24,6 +24,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/policy"
 	"github.com/tidewaiter/tidewaiter/seal"
 	"github.com/tidewaiter/tidewaiter/signing"
+	"github.com/tidewaiter/tidewaiter/tracing"
 	"github.com/tidewaiter/tidewaiter/upstream"
 )
 
@@ -43,6 +44,7 @@ type config struct {
 	Access          accessConfig
 	Audit           struct{ Path string }
 	Webhooks        []webhookConfig
+	Tracing         tracingConfig
 	Log             struct{ Level, Format string }
 }
 
@@ -121,7 +123,7 @@ func defaults() map[string]any {
 		"gate.workers": 0, "gate.unsafe_unsandboxed_scan": false,
 		"access.unsafe_anonymous_push": false, "access.basic.htpasswd_file": "",
 		"access.tokens.key_file": "", "access.tokens.ttl": "15m", "access.tokens.realm": "", "access.tokens.robots_file": "",
-		"audit.path": "", "log.level": "info", "log.format": "json",
+		"audit.path": "", "tracing.endpoint": "", "tracing.sample_ratio": 1.0, "tracing.follow_clients": false, "log.level": "info", "log.format": "json",
 	}
 }
 
@@ -237,6 +239,9 @@ func (c *config) problems() []error {
 	_, hostedProblems := c.hostedRules()
 	found = append(found, hostedProblems...)
 	found = append(found, c.webhookProblems()...)
+	if err := tracing.Check(c.tracing()); err != nil {
+		found = append(found, fmt.Errorf("tracing.%w", err))
+	}
 	slices.SortFunc(found, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return found
 }

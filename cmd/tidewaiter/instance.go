@@ -34,6 +34,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/seal"
 	"github.com/tidewaiter/tidewaiter/signing"
 	"github.com/tidewaiter/tidewaiter/signing/kms"
+	"github.com/tidewaiter/tidewaiter/tracing"
 	"github.com/tidewaiter/tidewaiter/upstream"
 )
 
@@ -51,6 +52,7 @@ type instance struct {
 	layers     *scan.Layers
 	ledger     *ledger.Ledger
 	events     *notify.Hub
+	tracer     *tracing.Tracer
 	deliver    func() // begins to deliver events, until close
 	verdicts   *cache.Verdicts
 	upstreams  *upstream.Registries
@@ -94,6 +96,10 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 		return nil, err
 	}
 
+	if err = in.openTracer(ctx); err != nil {
+		return nil, err
+	}
+
 	// Where things are kept.
 	root, err := filepath.Abs(c.Storage.Filesystem.Root)
 	if err != nil {
@@ -117,7 +123,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 	if err != nil {
 		return nil, usageError(err)
 	}
-	in.upstreams, err = upstream.New(dialled, upstream.Options{UserAgent: "tidewaiter/" + version, Log: log, Observe: in.meters.exchange})
+	in.upstreams, err = upstream.New(dialled, upstream.Options{UserAgent: "tidewaiter/" + version, Log: log, Observe: in.meters.exchange, Trace: in.traceExchange})
 	if err != nil {
 		return nil, usageError(err)
 	}
@@ -150,7 +156,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 	in.gate = gate.New(gate.Options{
 		Bytes: in.quarantine, Releases: releases{in.quarantine, in.hosted}, Scanner: in.layers, Advisories: in.advisories, Signatures: verifier,
 		Policies: in.policies, Verdicts: in.verdicts, Inventories: in.ledger, Records: audited{records{in.ledger, in.hosted}, in}, Attachments: attachments{in.hosted},
-		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.decided,
+		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.decided, Trace: judgingTracer{in.tracer},
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,
 	})
 	in.closers = append(in.closers, func() error { in.gate.Close(); return nil })

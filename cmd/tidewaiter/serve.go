@@ -196,7 +196,7 @@ func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, a
 	}
 	p := proxy.New(proxy.Options{
 		Callers: in.access, Rights: in.access,
-		Judge: waits{judge: in.gate, until: ctx}, Released: in.quarantine.Released(), Resolver: resolver{in.upstreams}, Referrers: in.contents(), History: in.ledger,
+		Judge: waits{judge: in.gate, until: ctx}, Released: in.quarantine.Released(), Resolver: in.tracedResolver(), Referrers: in.contents(), History: in.ledger,
 		Hosted: in.proxied(), Log: in.log, DefaultUpstream: c.DefaultUpstream, AdminURL: strings.TrimSuffix(adminURL, "/"), Hold: c.Gate.Hold, Platforms: c.Gate.Platforms,
 	})
 	in.meters.watch(in, p.Metrics()...)
@@ -204,7 +204,7 @@ func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, a
 	if c.hasReviewers() {
 		reviewers = in.access
 	}
-	return in.withTokens(p), console.New(console.Options{
+	return in.withTokens(in.traced(p)), console.New(console.Options{
 		Access: reviewers, Operators: in.operators(), Events: in.events, Letters: in.events, Until: ctx,
 		History: in.ledger, Resolver: in.contents(), Hosts: in.hosted.Hosts, Metrics: in.meters.registry, Log: in.log, Ready: ready,
 		DefaultUpstream: c.DefaultUpstream, Version: version, Unsafe: c.unsafe(), Advisories: in.advisoryFacts,
