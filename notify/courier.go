@@ -144,10 +144,10 @@ func (c *courier) run(ctx context.Context) {
 	c.adopt(ctx, true)
 	for ctx.Err() == nil {
 		c.launch(ctx)
-		due, any := c.nextDue()
+		due, waits := c.nextDue()
 		timer := time.NewTimer(due)
 		var alarm <-chan time.Time
-		if any && c.attempting < maxAttempting {
+		if waits && c.attempting < maxAttempting {
 			alarm = timer.C
 		}
 		select {
@@ -207,20 +207,20 @@ func (c *courier) take(now time.Time, paused bool) (Stored, bool) {
 	}}, true
 }
 
-// nextDue returns how long it is until something is to be done that nobody will tell of. any is false for never.
-func (c *courier) nextDue() (in time.Duration, any bool) {
+// nextDue returns how long it is until something is to be done that nobody will tell of. ok is false for never.
+func (c *courier) nextDue() (in time.Duration, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var at time.Time
 	for _, d := range c.retrying {
-		if !any || d.Due.Before(at) {
-			at, any = d.Due, true
+		if !ok || d.Due.Before(at) {
+			at, ok = d.Due, true
 		}
 	}
 	if at.Before(c.until) {
 		at = c.until
 	}
-	return max(at.Sub(c.now()), 0), any
+	return max(at.Sub(c.now()), 0), ok
 }
 
 // attempt tries to deliver d, or keeps it untried. Whatever became of d is kept before it returns.

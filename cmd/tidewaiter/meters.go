@@ -57,6 +57,7 @@ func newMeters() *meters {
 		}, []string{"event"}),
 	}
 	m.records = newRecords()
+	m.begin()
 	for _, e := range access.Events() { // there from the start, so that whoever alerts sees the first one
 		m.access.WithLabelValues(string(e))
 	}
@@ -107,6 +108,7 @@ func (m *meters) watch(in *instance, served ...prometheus.Collector) {
 	}
 	m.registry.MustRegister(served...)
 	m.registry.MustRegister(newEventMetrics(in.events.Stats))
+	m.registry.MustRegister(stateMetrics(in)...)
 	m.registry.MustRegister(
 		count("tidewaiter_verdict_cache_hits_total", "Verdicts remembered in process.", func() uint64 { return in.verdicts.Stats().Hits }),
 		count("tidewaiter_verdict_cache_redis_hits_total", "Verdicts remembered in Redis.", func() uint64 { return in.verdicts.Stats().RedisHits }),
