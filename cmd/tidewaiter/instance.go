@@ -25,6 +25,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/hosted"
 	"github.com/tidewaiter/tidewaiter/ledger"
 	"github.com/tidewaiter/tidewaiter/malware"
+	"github.com/tidewaiter/tidewaiter/notify"
 	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/policy"
 	"github.com/tidewaiter/tidewaiter/quarantine"
@@ -34,6 +35,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/seal"
 	"github.com/tidewaiter/tidewaiter/signing"
 	"github.com/tidewaiter/tidewaiter/signing/kms"
+	"github.com/tidewaiter/tidewaiter/tracing"
 	"github.com/tidewaiter/tidewaiter/trail"
 	"github.com/tidewaiter/tidewaiter/upstream"
 )
@@ -54,6 +56,9 @@ type instance struct {
 	storage    storage
 	writable   writability
 	ledger     *ledger.Ledger
+	events     *notify.Hub
+	tracer     *tracing.Tracer
+	deliver    func() // begins to deliver events, until close
 	verdicts   *cache.Verdicts
 	upstreams  *upstream.Registries
 	quarantine *quarantine.Quarantine
@@ -106,6 +111,10 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 		return nil, err
 	}
 
+	if err = in.openTracer(ctx); err != nil {
+		return nil, err
+	}
+
 	// Where things are kept.
 	if in.storage, err = c.openStorage(ctx); err != nil {
 		return nil, err
@@ -114,6 +123,9 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 		return nil, err
 	}
 	in.ledger = ledger.New(in.storage.driver, in.key, log, time.Now)
+	if err = in.openEvents(); err != nil {
+		return nil, err
+	}
 	in.openTrail()
 	if in.verdicts, err = cache.New(cache.Options{RedisURL: c.Redis.URL, Key: in.key, Logger: log}); err != nil {
 		return nil, usageError(err) // nothing is connected to yet: what is wrong is what was written
@@ -125,7 +137,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 	if err != nil {
 		return nil, usageError(err)
 	}
-	in.upstreams, err = upstream.New(dialled, upstream.Options{UserAgent: "tidewaiter/" + version, Log: log, Observe: in.meters.exchange})
+	in.upstreams, err = upstream.New(dialled, upstream.Options{UserAgent: "tidewaiter/" + version, Log: log, Observe: in.meters.exchange, Trace: in.traceExchange})
 	if err != nil {
 		return nil, usageError(err)
 	}
@@ -165,11 +177,12 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 
 	in.gate = gate.New(gate.Options{
 		Bytes: in.quarantine, Releases: releases{in.quarantine, in.hosted}, Scanner: in.layers, Advisories: in.advisories, Signatures: verifier,
-		Policies: in.waivers, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted}, Sightings: in.trail,
+		Policies: in.waivers, Verdicts: in.verdicts, Inventories: in.ledger, Records: audited{records{in.ledger, in.hosted}, in}, Attachments: attachments{in.hosted}, Sightings: in.trail,
 		Leases: in.leases(), Malware: in.malwareScanner(), MalwareMaxAge: c.Malware.MaxAge, MalwareFileBytes: int64(c.Malware.MaxFileBytes),
 		EndOfLife: scan.EndOfLife, SecretKinds: scan.NewSecrets().Kinds,
 		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.decided, Overturns: in.ledger, Changed: in.changed,
 		Kept:    gate.Keeping{Records: in.ledger, For: c.Gate.RecheckSignatures},
+		Trace:   judgingTracer{in.tracer},
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,
 	})
 	in.closers = append(in.closers, func() error { in.gate.Close(); return nil })
@@ -231,6 +244,7 @@ func (in *instance) reloadAdvisories(ctx context.Context) {
 		in.log.InfoContext(ctx, "advisories replaced", "snapshot", snapshot.ID, "built", snapshot.UpdatedAt)
 		in.rejudger.Wake()
 	}
+	in.advisoriesReloaded(ctx, changed, err)
 }
 
 // openSealKey returns the key records and remembered verdicts are sealed with: the one configured, or one that lies beside the
