@@ -104,12 +104,15 @@ type Stats struct {
 	Orphaned uint64
 	// Full counts how often the storage was found to be full.
 	Full uint64
+	// Running says that [Evictor.Run] does: what is held is known to this process.
+	Running bool
 }
 
 // Evictor makes room. Run is for one caller; the rest is safe for concurrent use.
 type Evictor struct {
 	o                             Options
 	images, bytes, orphaned, full atomic.Uint64
+	running                       atomic.Bool
 }
 
 // New returns an Evictor. It panics when an option it cannot do without is missing. It does nothing until it runs.
@@ -127,7 +130,7 @@ func New(o Options) *Evictor {
 
 // Stats returns the counts so far.
 func (e *Evictor) Stats() Stats {
-	return Stats{Images: e.images.Load(), Bytes: e.bytes.Load(), Orphaned: e.orphaned.Load(), Full: e.full.Load()}
+	return Stats{Images: e.images.Load(), Bytes: e.bytes.Load(), Orphaned: e.orphaned.Load(), Full: e.full.Load(), Running: e.running.Load()}
 }
 
 // Run sees to it that there is room until ctx ends. Of several processes that share a storage one runs it at a time; it learns what the
@@ -136,6 +139,8 @@ func (e *Evictor) Run(ctx context.Context) {
 	counting, sweeping := time.NewTicker(countEvery), time.NewTicker(sweepEvery)
 	defer counting.Stop()
 	defer sweeping.Stop()
+	e.running.Store(true)
+	defer e.running.Store(false)
 	e.count(ctx)
 	e.sweep(ctx)
 	grown, full := e.o.Grown, e.o.Full

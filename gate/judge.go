@@ -43,7 +43,7 @@ func (e *NoVerdict) Error() string { return e.Step + ": " + e.Err.Error() }
 // Unwrap returns the cause.
 func (e *NoVerdict) Unwrap() error { return e.Err }
 
-// Options are what a Gate is built from. Every interface but Sightings, Attachments and Malware is needed.
+// Options are what a Gate is built from. Every interface but Sightings, Attachments, Malware and Leases is needed.
 type Options struct {
 	Bytes       Bytes
 	Releases    Releases
@@ -71,12 +71,21 @@ type Options struct {
 	// SecretKinds returns the kinds of secrets in a text that a config holds, sorted, each once. Without it there is no verdict by
 	// policies that ask for secrets.
 	SecretKinds func(text []byte) []string
-	Now         func() time.Time
-	Log         *slog.Logger
+	// Kept is how signatures that were found are kept; the zero value looks for them with every judging.
+	Kept Keeping
+	// Leases may be nil: then no other process judges over the same records.
+	Leases Leases
+	Now    func() time.Time
+	Log    *slog.Logger
 	// Observe is told how long each step took and how it ended. Nil for nobody.
 	Observe func(step string, took time.Duration, err error)
 	// Decided is told of every verdict made, remembered ones not. Nil for nobody.
 	Decided func(Verdict)
+	// Changed is told of a verdict, once recorded, that decides otherwise than the one before. It must not block, and needs Overturns.
+	Changed   func(before, after Verdict)
+	Overturns Overturns
+	// Trace is told of spans. Nil for nobody.
+	Trace Tracer
 	// Workers is how many layers are read at once, over all images; at least 1.
 	Workers int
 	// MaxImageBytes is the largest image, compressed, whose layers are read; 0 for no limit. Beyond it there is a gap.
@@ -125,6 +134,9 @@ func New(o Options) *Gate {
 	}
 	if o.Observe == nil {
 		o.Observe = func(string, time.Duration, error) {}
+	}
+	if o.Trace == nil {
+		o.Trace = untraced{}
 	}
 	if o.Decided == nil {
 		o.Decided = func(Verdict) {}
@@ -239,10 +251,7 @@ func (g *Gate) Start(c Candidate) {
 //
 // Errors: [NoVerdict].
 func (g *Gate) inputs(ctx context.Context, c Candidate) (Inputs, error) {
-	in := Inputs{
-		Candidate: c, Policies: g.o.Policies.Current(), Snapshot: g.o.Advisories.Snapshot(), Roots: g.o.Signatures.Revision(),
-		MaxImageBytes: g.o.MaxImageBytes, MalwareFileBytes: g.o.MalwareFileBytes,
-	}
+	in := g.always(c)
 	if g.o.Attachments == nil {
 		return in, nil
 	}
@@ -274,23 +283,31 @@ func (g *Gate) possess(ctx context.Context, v Verdict) error {
 }
 
 // fly joins the judging of in, or begins it. The judging has its own deadline and outlives ctx.
-func (g *Gate) fly(ctx context.Context, in Inputs) (Verdict, error) {
+func (g *Gate) fly(ctx context.Context, in Inputs) (v Verdict, err error) {
 	key := in.Key().String()
+	ctx, end := g.o.Trace.Start(ctx, spanAsk, in.Candidate)
+	defer func() { end(err) }()
+	asked := ctx
 	done := g.flights.DoChan(key, g.detached(func(ctx context.Context) (any, error) {
 		var at atomic.Pointer[string]
 		g.steps.Store(key, &at)
 		defer g.steps.Delete(key)
-		return g.judge(ctx, in, &at)
+		defer g.lease(ctx, in, &at)()
+		ctx, end := g.o.Trace.Start(g.o.Trace.Follow(ctx, asked), spanJudge, in.Candidate)
+		v, err := g.judge(ctx, in, &at, time.Time{})
+		end(err)
+		return flown{v, ctx}, err
 	}))
 	select {
 	case result := <-done:
+		g.waited(ctx, result.Val)
 		if _, ok := errors.AsType[*NoVerdict](result.Err); result.Err != nil && !ok {
 			return Verdict{}, &NoVerdict{StepHold, result.Err}
 		}
 		if result.Err != nil {
 			return Verdict{}, result.Err
 		}
-		return result.Val.(Verdict), nil
+		return result.Val.(flown).verdict, nil
 	case <-ctx.Done():
 		return Verdict{}, &NoVerdict{g.stepOf(key), ctx.Err()}
 	}
@@ -306,12 +323,15 @@ func (g *Gate) stepOf(key string) string {
 	return StepHold
 }
 
-// judge makes the verdict on in. This is the whole of it, in order; what is true should the process die is said at each step.
-func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string]) (Verdict, error) {
+// judge makes the verdict on in, unless one is recorded that counts longer than until beyond. This is the whole of it, in order; what is
+// true should the process die is said at each step.
+func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string], beyond time.Time) (Verdict, error) {
 	step := func(name string, do func() error) error {
 		at.Store(&name)
 		began := g.o.Now()
+		_, end := g.o.Trace.Start(ctx, name, in.Candidate)
 		err := do()
+		end(err)
 		g.o.Observe(name, g.o.Now().Sub(began), err)
 		if err == nil {
 			return nil
@@ -324,7 +344,7 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string])
 	// A verdict on the same inputs may have been made before a restart, or by the flight that ended as we began.
 	if v, ok, err := g.o.Records.Verdict(ctx, in.Candidate, in.Key()); err != nil {
 		return Verdict{}, &NoVerdict{StepRecord, err}
-	} else if ok && g.counts(v, in) {
+	} else if ok && g.counts(v, in) && v.Until.After(beyond) {
 		return v, g.settle(ctx, in, v, Evidence{}, false)
 	}
 
@@ -438,7 +458,9 @@ func (g *Gate) conclude(ctx context.Context, in Inputs, e Evidence, step func(st
 			return Verdict{}, err
 		}
 	}
+	g.lookAgain(ctx, in, &e, step)
 	v := Decide(in.Policies, e, g.o.Now())
+	v.lapseAt(g.counted(e))
 	v.Key, v.SnapshotID, v.RootsRevision = in.Key().String(), in.Snapshot.ID, in.Roots
 	if g.o.Now().Before(in.Snapshot.Until) { // later it has become a gap for whoever goes by the data, and nothing to anybody else
 		v.lapseAt(in.Snapshot.Until)
@@ -475,6 +497,7 @@ func (g *Gate) settle(ctx context.Context, in Inputs, v Verdict, e Evidence, mad
 // report writes the one log line of a verdict.
 func (g *Gate) report(ctx context.Context, v Verdict) {
 	g.o.Decided(v)
+	g.overturned(ctx, v)
 	var rules []string
 	for _, r := range slices.Concat(v.Reasons, v.Warnings) {
 		rules = append(rules, string(r.Rule))
@@ -525,6 +548,11 @@ func (g *Gate) examineLater(in Inputs) <-chan singleflight.Result {
 // examine judges in with everything looked into. Signatures come last: reading layers takes long, and what is decided at the end must
 // not rest on how things were at the beginning.
 func (g *Gate) examine(ctx context.Context, in Inputs) (Verdict, error) {
+	var at atomic.Pointer[string] // nobody is told how far it has come
+	defer g.lease(ctx, in, &at)()
+	if v, ok := g.examinedElsewhere(ctx, in); ok {
+		return v, g.settle(ctx, in, v, Evidence{}, false)
+	}
 	step := func(name string, do func() error) error {
 		if err := do(); err != nil {
 			return &NoVerdict{name, err}

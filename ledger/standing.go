@@ -27,7 +27,7 @@ func (m *manifest) standing(repo oci.Repository) Standing {
 	e := m.newest()
 	s := Standing{
 		Candidate: gate.Candidate{Repository: repo, Digest: m.digest}, Keep: e.keep, Admitted: m.admitted, Key: e.key,
-		JudgedAt: e.judgedAt, Until: e.until,
+		JudgedAt: e.judgedAt, Until: e.until, FirstJudgedAt: m.entries[0].judgedAt,
 	}
 	if e.allowed {
 		s.Decision = gate.Allow

@@ -46,8 +46,8 @@ func (a *arrival) key() arrivalKey {
 	return arrivalKey{a.candidate.Repository.Upstream, a.desc.Digest, a.desc.Size}
 }
 
-// arrive joins the arrival of desc, or begins it.
-func (q *Quarantine) arrive(c gate.Candidate, desc oci.Descriptor) (*arrival, error) {
+// arrive joins the arrival of desc, or begins it. Of ctx the values alone matter, to whoever begins it: it outlives who asks.
+func (q *Quarantine) arrive(ctx context.Context, c gate.Candidate, desc oci.Descriptor) (*arrival, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if err := q.lifetime.Err(); err != nil {
@@ -58,14 +58,15 @@ func (q *Quarantine) arrive(c gate.Candidate, desc oci.Descriptor) (*arrival, er
 		return a, nil
 	}
 	q.arrivals[begun.key()] = begun
-	q.fetching.Go(func() { q.receive(begun) })
+	q.fetching.Go(func() { q.receive(context.WithoutCancel(ctx), begun) })
 	return begun, nil
 }
 
 // receive carries an arrival through, and takes it off the list when it has ended either way.
-func (q *Quarantine) receive(a *arrival) {
-	ctx, cancel := context.WithTimeout(q.lifetime, arrivalTimeout)
+func (q *Quarantine) receive(ctx context.Context, a *arrival) {
+	ctx, cancel := context.WithTimeout(ctx, arrivalTimeout)
 	defer cancel()
+	defer context.AfterFunc(q.lifetime, cancel)()
 	err := q.fetch(ctx, a)
 	q.notice(err)
 	q.mu.Lock()
@@ -79,6 +80,13 @@ func (q *Quarantine) receive(a *arrival) {
 func (q *Quarantine) fetch(ctx context.Context, a *arrival) error {
 	if arrived, err := q.arrived(ctx, a); err != nil || arrived {
 		return err
+	}
+	release, shared := q.lease(ctx, a)
+	defer release()
+	if shared { // another process may have brought it
+		if arrived, err := q.arrived(ctx, a); err != nil || arrived {
+			return err
+		}
 	}
 	file, err := q.store.spool.create()
 	if err != nil {
@@ -108,6 +116,25 @@ func (q *Quarantine) fetch(ctx context.Context, a *arrival) error {
 		}
 	}
 	return nil
+}
+
+// leaseWait is how long another process that fetches a blob is waited for. Its bytes cannot be followed while they arrive there, and load
+// balancers cut connections that are silent for a minute.
+const leaseWait = 20 * time.Second
+
+// lease waits until no other process fetches what a is about, but not for long. shared is false when that is not known.
+func (q *Quarantine) lease(ctx context.Context, a *arrival) (release func(), shared bool) {
+	if q.leases == nil {
+		return func() {}, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaseWait)
+	defer cancel()
+	release, err := q.leases.Acquire(ctx, fmt.Sprint("blob:", a.candidate.Repository.Upstream, ":", a.desc.Digest, ":", a.desc.Size))
+	if err != nil {
+		q.log.DebugContext(ctx, "fetching without a lease", "digest", a.desc.Digest.String(), "err", err)
+		return func() {}, false
+	}
+	return release, true
 }
 
 // arrived reports whether an earlier arrival from the same upstream brought the blob between two looks.

@@ -2,6 +2,7 @@ package quarantine
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -19,6 +20,53 @@ func verifyFile(file *os.File, desc oci.Descriptor) error {
 	return err
 }
 
+// removeBroken removes a stored blob that proved wrong, unless it is another one by now.
+func (q *Quarantine) removeBroken(ctx context.Context, d oci.Digest, broken identity) error {
+	q.claims.Lock()
+	defer q.claims.Unlock()
+	r, err := q.store.openBlob(ctx, d)
+	if errors.Is(err, errNotHeld) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, now, ok := identify(r)
+	if err := r.Close(); err != nil || ok && now != broken {
+		return err
+	}
+	return q.store.removeBlob(ctx, d)
+}
+
+// removeWrong removes a stored blob that proved wrong.
+func (q *Quarantine) removeWrong(ctx context.Context, d oci.Digest) error {
+	q.claims.Lock()
+	defer q.claims.Unlock()
+	return q.store.removeBlob(ctx, d)
+}
+
+// suspect looks, with nobody waiting, whether a stored blob that proved wrong to a reader is not what its digest says, and removes it
+// then, so that it is fetched again. To the reader it may have been the manifest that lied.
+func (q *Quarantine) suspect(d oci.Digest) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.lifetime.Err() != nil {
+		return
+	}
+	q.fetching.Go(func() {
+		ctx, cancel := context.WithTimeout(q.lifetime, arrivalTimeout)
+		defer cancel()
+		right, err := q.store.proves(ctx, d)
+		if err == nil && !right {
+			q.log.ErrorContext(ctx, "a stored blob is not what its digest says and is fetched again", "digest", d.String())
+			err = q.removeWrong(ctx, d)
+		}
+		if err != nil && !errors.Is(err, errNotHeld) && ctx.Err() == nil {
+			q.log.WarnContext(ctx, "looking at a stored blob that proved wrong", "digest", d.String(), "err", err)
+		}
+	})
+}
+
 // withholding reads content and gives out its last byte only once all of it has proved right.
 type withholding struct {
 	in   *bufio.Reader
@@ -26,10 +74,12 @@ type withholding struct {
 	err  error
 	// closed is called by Close; nil for nobody to be told.
 	closed func()
+	// wrong is called once if the content proves wrong.
+	wrong func()
 }
 
-func newWithholding(r io.ReadCloser, desc oci.Descriptor) *withholding {
-	return &withholding{in: bufio.NewReaderSize(oci.NewVerifier(r, desc), arrivalBuffer), from: r}
+func newWithholding(r io.ReadCloser, desc oci.Descriptor, wrong func()) *withholding {
+	return &withholding{in: bufio.NewReaderSize(oci.NewVerifier(r, desc), arrivalBuffer), from: r, wrong: wrong}
 }
 
 // Read implements io.Reader.
@@ -41,6 +91,9 @@ func (w *withholding) Read(p []byte) (int, error) {
 	peeked, err := w.in.Peek(min(len(p)+1, arrivalBuffer))
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bufio.ErrBufferFull) {
 		w.err = err
+		if errors.Is(err, oci.ErrMismatch) {
+			w.wrong()
+		}
 		return 0, err
 	}
 	n := len(peeked)

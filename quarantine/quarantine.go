@@ -55,11 +55,20 @@ type Source interface {
 	BlobExists(ctx context.Context, repo oci.Repository, desc oci.Descriptor) error
 }
 
+// Leases lets one process of several fetch a blob while the others wait for it to be stored. Implementations are safe for concurrent
+// use.
+type Leases interface {
+	// Acquire returns once no other process holds the lease on name, or ctx has ended. release gives it up, and must be called when err is
+	// nil. An error means that nobody can say who fetches; then everybody does.
+	Acquire(ctx context.Context, name string) (release func(), err error)
+}
+
 // Quarantine holds content. It implements gate.Bytes and gate.Releases, and is safe for concurrent use.
 type Quarantine struct {
 	source Source
 	store  *store
 	log    *slog.Logger
+	leases Leases // nil when no other process fetches into the same storage
 
 	manifests *bounded[gate.Candidate, gate.Held]
 	intact    *bounded[oci.Digest, identity]
@@ -107,6 +116,9 @@ func New(source Source, driver storagedriver.StorageDriver, root, spool string, 
 		arrivals:  map[arrivalKey]*arrival{}, lifetime: lifetime, end: end,
 	}, nil
 }
+
+// ShareFetches has blobs be fetched by one process of all those that share l and the storage. It is called before q is used.
+func (q *Quarantine) ShareFetches(l Leases) { q.leases = l }
 
 // Close ends every fetch, waits for it, and removes the spool.
 func (q *Quarantine) Close() error {
@@ -305,7 +317,7 @@ func (q *Quarantine) rest(ctx context.Context, c gate.Candidate) error {
 
 // openArriving joins or begins the fetch of a blob. Errors: errNotHeld when it ended meanwhile, and the blob is stored.
 func (q *Quarantine) openArriving(ctx context.Context, c gate.Candidate, desc oci.Descriptor) (io.ReadCloser, error) {
-	a, err := q.arrive(c, desc)
+	a, err := q.arrive(ctx, c, desc)
 	if err != nil {
 		return nil, err
 	}
@@ -329,7 +341,7 @@ func (q *Quarantine) openIntact(ctx context.Context, desc oci.Descriptor) (io.Re
 	}
 	file, now, ok := identify(r)
 	if !ok {
-		return newWithholding(r, desc), nil
+		return newWithholding(r, desc, func() { q.suspect(desc.Digest) }), nil
 	}
 	if seen, ok := q.intact.get(desc.Digest); !ok || seen != now {
 		err = verifyFile(file, oci.Descriptor{Digest: desc.Digest, Size: now.size})
@@ -350,24 +362,6 @@ func (q *Quarantine) openIntact(ctx context.Context, desc oci.Descriptor) (io.Re
 		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil
-}
-
-// removeBroken removes a stored blob that proved wrong, unless it is another one by now.
-func (q *Quarantine) removeBroken(ctx context.Context, d oci.Digest, broken identity) error {
-	q.claims.Lock()
-	defer q.claims.Unlock()
-	r, err := q.store.openBlob(ctx, d)
-	if errors.Is(err, errNotHeld) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	_, now, ok := identify(r)
-	if err := r.Close(); err != nil || ok && now != broken {
-		return err
-	}
-	return q.store.removeBlob(ctx, d)
 }
 
 // Release implements [gate.Releases]. It refuses a verdict that does not allow.

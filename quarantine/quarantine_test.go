@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
@@ -495,6 +496,28 @@ func TestObjectsAreVerifiedOnTheWayOut(t *testing.T) {
 	if !errors.Is(err, oci.ErrMismatch) || len(got) >= int(layer.Size) {
 		t.Errorf("got %d of %d bytes, %v, want ErrMismatch before the last", len(got), layer.Size, err)
 	}
+	t.Run("and what is wrong is removed, and fetched again", func(t *testing.T) {
+		deadline := time.Now().Add(time.Minute)
+		for err != nil && time.Now().Before(deadline) { // it is looked at with nobody waiting
+			got, err = w.readAll(t, c, layer)
+		}
+		if err != nil || len(got) != int(layer.Size) {
+			t.Errorf("got %d of %d bytes, %v, want all of them", len(got), layer.Size, err)
+		}
+	})
+	t.Run("but not because a manifest lies about its size", func(t *testing.T) {
+		lie := layer
+		lie.Size++
+		if _, err := w.readAll(t, w.source.image(t, repoA, lie), lie); !errors.Is(err, oci.ErrMismatch) {
+			t.Errorf("got %v, want ErrMismatch", err)
+		}
+		if err := w.Close(); err != nil { // which waits for whoever looks at it
+			t.Fatal(err)
+		}
+		if _, err := w.driver.Stat(t.Context(), path); err != nil {
+			t.Errorf("the blob: %v, want it to be there", err)
+		}
+	})
 }
 
 func TestHold(t *testing.T) {
@@ -655,4 +678,33 @@ func TestSpoolOfTheDeadIsRemoved(t *testing.T) {
 	if _, err := w.readAll(t, w.source.image(t, repoA, layer), layer); err != nil {
 		t.Errorf("the first process, still alive, lost its spool: %v", err)
 	}
+}
+
+func TestHolds(t *testing.T) {
+	w := onFiles(t)
+	layer := w.source.put(repoA, []byte("layer"))
+	c := w.source.image(t, repoA, layer)
+	holds := func(law string, c gate.Candidate, want bool) {
+		t.Helper()
+		if got, err := w.Holds(t.Context(), c); got != want || err != nil {
+			t.Errorf("%s: got %v, %v, want %v", law, got, err, want)
+		}
+	}
+	holds("what nobody asked for", c, false)
+	if _, err := w.Hold(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	holds("what was fetched", c, true)
+	holds("the same digest in another repository", gate.Candidate{Repository: repoB, Digest: c.Digest}, false)
+	if n := w.source.count("manifest"); n != 1 {
+		t.Errorf("the upstream was asked for manifests %d times, want once", n)
+	}
+	if err := w.Withdraw(t.Context(), c, false); err != nil {
+		t.Fatal(err)
+	}
+	holds("what is withdrawn and kept", c, true)
+	if err := w.Withdraw(t.Context(), c, true); err != nil {
+		t.Fatal(err)
+	}
+	holds("what was dropped", c, false)
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // rounds is how often each of those does what it does that run at once.
-const rounds = 60
+const rounds = 30
 
 // layerOf returns the content of a layer: few enough that images share them, large enough that reading takes several steps.
 func layerOf(n int) string { return strings.Repeat(fmt.Sprintf("layer %d;", n%7), 5000) }

@@ -24,6 +24,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/policy"
 	"github.com/tidewaiter/tidewaiter/seal"
 	"github.com/tidewaiter/tidewaiter/signing"
+	"github.com/tidewaiter/tidewaiter/tracing"
 	"github.com/tidewaiter/tidewaiter/upstream"
 )
 
@@ -41,11 +42,15 @@ type config struct {
 	Advisories      advisoriesConfig
 	Gate            gateConfig
 	Malware         malwareConfig
+	Rejudge         rejudgeConfig
+	Ledger          ledgerConfig
 	Access          accessConfig
 	Statements      statementsConfig
 	Audit           struct{ Path string }
 	Trail           struct{ Keep time.Duration }
-	Webhooks        []any
+	Review          reviewConfig
+	Webhooks        []webhookConfig
+	Tracing         tracingConfig
 	Log             struct{ Level, Format string }
 }
 
@@ -62,12 +67,14 @@ type listenConfig struct {
 }
 
 type storageConfig struct {
-	Filesystem struct{ Root string }
-	MaxBytes   bytesSize     `mapstructure:"max_bytes"`
-	MinIdle    time.Duration `mapstructure:"min_idle"`
-	S3         map[string]any
-	GCS        map[string]any
-	Azure      map[string]any
+	Filesystem      struct{ Root string }
+	MaxBytes        bytesSize     `mapstructure:"max_bytes"`
+	MinIdle         time.Duration `mapstructure:"min_idle"`
+	S3              map[string]any
+	Local           string
+	UnsafePlaintext bool `mapstructure:"unsafe_plaintext"`
+	GCS             map[string]any
+	Azure           map[string]any
 }
 
 type redisConfig struct {
@@ -109,7 +116,8 @@ type gateConfig struct {
 	Platforms             []string
 	MaxImageBytes         bytesSize `mapstructure:"max_image_bytes"`
 	Workers               int
-	UnsafeUnsandboxedScan bool `mapstructure:"unsafe_unsandboxed_scan"`
+	UnsafeUnsandboxedScan bool          `mapstructure:"unsafe_unsandboxed_scan"`
+	RecheckSignatures     time.Duration `mapstructure:"recheck_signatures"`
 }
 
 // defaults are the values of keys that are not written.
@@ -117,17 +125,19 @@ func defaults() map[string]any {
 	return map[string]any{
 		"listen.registry": "127.0.0.1:5000", "listen.names": []string{}, "listen.admin": "127.0.0.1:5001", "listen.admin_url": "",
 		"listen.tls.cert": "", "listen.tls.key": "", "listen.tls.client_ca": "", "listen.unsafe_plaintext": false,
-		"storage.filesystem.root": "./tidewaiter-data", "storage.max_bytes": "0", "storage.min_idle": "2m",
+		"storage.filesystem.root": "./tidewaiter-data", "storage.max_bytes": "0", "storage.min_idle": "2m", "storage.local": "", "storage.unsafe_plaintext": false,
 		"redis.url": "", "redis.seal_key_file": "",
 		"default_upstream": "docker.io", "policy_files": []string{}, "trust_files": []string{},
 		"advisories.source": "", "advisories.path": "", "advisories.refresh": "6h", "advisories.max_age": "72h",
 		"gate.hold": "55s", "gate.platforms": []string{"linux/amd64", "linux/arm64"}, "gate.max_image_bytes": "20GiB",
-		"gate.workers": 0, "gate.unsafe_unsandboxed_scan": false,
 		"malware.clamd": "", "malware.max_age": "24h", "malware.max_file_bytes": "25MiB",
+		"gate.workers": 0, "gate.unsafe_unsandboxed_scan": false, "gate.recheck_signatures": "12h",
+		"rejudge.workers": 0, "rejudge.per_second": 500, "ledger.keep_repeated": "24h",
 		"access.unsafe_anonymous_push": false, "access.basic.htpasswd_file": "",
 		"access.tokens.key_file": "", "access.tokens.ttl": "15m", "access.tokens.realm": "", "access.tokens.robots_file": "",
 		"statements.key_file": "", "statements.kms": "", "statements.verifier": "", "statements.failures": false,
-		"audit.path": "", "trail.keep": "2160h", "log.level": "info", "log.format": "json",
+		"audit.path": "", "trail.keep": "2160h", "review.second_approver": false, "review.warn_before": "72h",
+		"tracing.endpoint": "", "tracing.sample_ratio": 1.0, "tracing.follow_clients": false, "log.level": "info", "log.format": "json",
 	}
 }
 
@@ -190,6 +200,9 @@ func readConfig(file string, overridden bool) (*config, []error) {
 	if err := v.UnmarshalExact(&config{}, hooks); err != nil { // which can only be for keys there are not
 		problems = append(problems, fmt.Errorf("%s: %w", source, err))
 	}
+	if c.Storage.S3 != nil && v.InConfig("storage.filesystem") {
+		problems = append(problems, errors.New("storage has filesystem and s3: things are kept in one place"))
+	}
 	if v.InConfig("upstreams") && len(c.Upstreams) == 0 {
 		problems = append(problems, errors.New("upstreams is written and names none; leave the key out for the well-known registries"))
 	}
@@ -223,12 +236,14 @@ func (c *config) problems() []error {
 	problem(c.Listen.AdminURL != "" && !isWebURL(c.Listen.AdminURL), "listen.admin_url: %q is not an http or https URL", c.Listen.AdminURL)
 	found = append(found, c.accessProblems()...)
 	problem(c.Storage.MinIdle < 0, "storage.min_idle must not be negative")
-	problem(c.Storage.Filesystem.Root == "", "storage.filesystem.root is empty")
+	found = append(found, c.reviewProblems()...)
+	found = append(found, c.storageProblems()...)
 	problem(c.Redis.URL != "" && c.Redis.SealKeyFile == "", "redis.url needs redis.seal_key_file")
 	problem(c.Redis.URL != "" && !isRedisURL(c.Redis.URL), "redis.url is not redis://, rediss:// or unix://") // not shown: it may hold a password
 	problem(!oci.ValidHost(c.DefaultUpstream), "default_upstream: %q is not a host", c.DefaultUpstream)
 	problem(c.Trail.Keep < minTrail, "trail.keep is less than %s", minTrail)
 	problem(c.Gate.Hold <= 0, "gate.hold must be positive")
+	problem(c.Gate.RecheckSignatures < 0, "gate.recheck_signatures must not be negative")
 	problem(c.Gate.Workers < 0, "gate.workers must not be negative")
 	if c.Advisories.Source != "" {
 		_, err := advisories.ParseSource(c.Advisories.Source)
@@ -246,6 +261,12 @@ func (c *config) problems() []error {
 	found = append(found, hostedProblems...)
 	found = append(found, c.malwareProblems()...)
 	found = append(found, c.Statements.problems()...)
+	found = append(found, c.Rejudge.problems()...)
+	found = append(found, c.Ledger.problems()...)
+	found = append(found, c.webhookProblems()...)
+	if err := tracing.Check(c.tracing()); err != nil {
+		found = append(found, fmt.Errorf("tracing.%w", err))
+	}
 	slices.SortFunc(found, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return found
 }
@@ -277,6 +298,7 @@ func (c *config) installationProblems() []error {
 		_, _, err := c.Statements.key()
 		note(err)
 	}
+	note(c.checkWebhookFiles())
 	if c.Listen.TLS.ClientCA != "" {
 		_, err := readClientCAs(c.Listen.TLS.ClientCA)
 		note(err)
@@ -319,8 +341,7 @@ func (c *config) installationProblems() []error {
 // unsupported maps the keys this version cannot act on to whether they are set.
 func (c *config) unsupported() map[string]bool {
 	return map[string]bool{
-		"storage.s3": c.Storage.S3 != nil, "storage.gcs": c.Storage.GCS != nil, "storage.azure": c.Storage.Azure != nil,
-		"webhooks": len(c.Webhooks) > 0,
+		"storage.gcs": c.Storage.GCS != nil, "storage.azure": c.Storage.Azure != nil,
 	}
 }
 
@@ -350,6 +371,9 @@ func (c *config) unsafe() []string {
 	if c.Listen.UnsafePlaintext {
 		on = append(on, "listen.unsafe_plaintext")
 	}
+	if c.Storage.UnsafePlaintext {
+		on = append(on, "storage.unsafe_plaintext")
+	}
 	if c.Access.UnsafeAnonymousPush {
 		on = append(on, "access.unsafe_anonymous_push")
 	}
@@ -361,7 +385,7 @@ func (c *config) unsafe() []string {
 			on = append(on, "unsafe_private_addresses of "+u.Host)
 		}
 	}
-	return on
+	return append(on, c.unsafeWebhooks()...)
 }
 
 func isWebURL(s string) bool {

@@ -27,8 +27,14 @@ func (in *instance) stepped(step string, took time.Duration, err error) {
 	in.room.Notice(err)
 }
 
-// keepRoom makes room until ctx ends.
-func (in *instance) keepRoom(ctx context.Context) { in.evictor.Run(ctx) }
+// keepRoom makes room until ctx ends, while this replica is the one of the fleet to do it.
+func (in *instance) keepRoom(ctx context.Context) { in.lead(ctx, "eviction", in.evictor.Run) }
+
+// held returns how much is held, if this replica is the one that knows.
+func (in *instance) held() (bytes int64, known bool) {
+	bytes, counted := in.room.HeldBytes()
+	return bytes, counted && in.evictor.Stats().Running
+}
 
 // evictable is the ledger as the evictor asks it.
 type evictable struct{ *ledger.Ledger }

@@ -25,6 +25,7 @@ type meters struct {
 	forwards  *prometheus.CounterVec
 	access    *prometheus.CounterVec
 	trail     trailMeters
+	records   *prometheus.CounterVec
 }
 
 func newMeters() *meters {
@@ -56,10 +57,12 @@ func newMeters() *meters {
 			Name: "tidewaiter_access_total", Help: "What came of who asked, and what happened to the files that say who may, by event.",
 		}, []string{"event"}),
 	}
+	m.records = newRecords()
+	m.begin()
 	for _, e := range access.Events() { // there from the start, so that whoever alerts sees the first one
 		m.access.WithLabelValues(string(e))
 	}
-	m.registry.MustRegister(m.forwards, m.access, m.steps, m.failures, m.verdicts, m.reasons, m.exchanges, m.received,
+	m.registry.MustRegister(m.records, m.forwards, m.access, m.steps, m.failures, m.verdicts, m.reasons, m.exchanges, m.received,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -105,7 +108,10 @@ func (m *meters) watch(in *instance, served ...prometheus.Collector) {
 		})
 	}
 	m.registry.MustRegister(served...)
-	m.registry.MustRegister(evictionMetrics(in.evictor.Stats, in.room.HeldBytes, int64(in.config.Storage.MaxBytes))...)
+	m.registry.MustRegister(evictionMetrics(in.evictor.Stats, in.held, int64(in.config.Storage.MaxBytes))...)
+	m.registry.MustRegister(rejudgeMetrics(in.rejudger.Stats)...)
+	m.registry.MustRegister(newEventMetrics(in.events.Stats))
+	m.registry.MustRegister(stateMetrics(in)...)
 	m.registry.MustRegister(
 		count("tidewaiter_verdict_cache_hits_total", "Verdicts remembered in process.", func() uint64 { return in.verdicts.Stats().Hits }),
 		count("tidewaiter_verdict_cache_redis_hits_total", "Verdicts remembered in Redis.", func() uint64 { return in.verdicts.Stats().RedisHits }),
@@ -114,6 +120,17 @@ func (m *meters) watch(in *instance, served ...prometheus.Collector) {
 		count("tidewaiter_redis_errors_total", "Calls Redis did not answer as it should.", func() uint64 { return in.verdicts.Stats().RedisErrors }),
 		count("tidewaiter_ledger_broken_verdicts_total", "Recorded verdicts that were not believed.", func() uint64 { return in.ledger.Stats().BrokenVerdicts }),
 		count("tidewaiter_ledger_broken_inventories_total", "Recorded inventories that were not believed.", func() uint64 { return in.ledger.Stats().BrokenInventories }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tidewaiter_fleet_replicas", Help: "Replicas that share the Redis and were heard of lately, this one too."},
+			func() float64 {
+				others, _ := in.peers.counts()
+				return float64(1 + others)
+			}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tidewaiter_fleet_disagreement", Help: "Replicas that have judged by other policies, waivers or trust than this one for longer than a reload takes.",
+		}, func() float64 {
+			_, disagreeing := in.peers.counts()
+			return float64(disagreeing)
+		}),
 		moment("tidewaiter_advisories_updated_timestamp_seconds", "When the advisory data in use was built; 0 for none.",
 			func() time.Time { return in.advisories.Snapshot().UpdatedAt }),
 		moment("tidewaiter_advisories_until_timestamp_seconds", "When the advisory data in use is too old to count; 0 for never.",
