@@ -39,8 +39,6 @@ type Standing struct {
 	Decision gate.Decision
 	// Keep says that it stays for review although it is denied.
 	Keep bool
-	// JudgedAt is when the verdict was made, UTC.
-	JudgedAt time.Time
 }
 
 // inQuarantine reports whether somebody is to look at the image.
@@ -63,7 +61,7 @@ type Options struct {
 	Storage   Storage
 	Images    Images
 	Standings Standings
-	// Pulls may be nil: then an image counts as last used when it was judged.
+	// Pulls may be nil: then an image counts as last used when it came.
 	Pulls Pulls
 	// MaxBytes is how much may be held; 0 for no limit. Then something goes only when the storage says that it is full.
 	MaxBytes int64

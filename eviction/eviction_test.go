@@ -117,7 +117,7 @@ func (s *shelf) LastPulled(_ context.Context, cs []gate.Candidate) (map[gate.Can
 func (s *shelf) put(now time.Time, name string, age time.Duration) {
 	s.mu.Lock()
 	s.images[name] = now.Add(-age)
-	s.verdict[name] = Standing{Decision: gate.Allow, JudgedAt: now.Add(-age)}
+	s.verdict[name] = Standing{Decision: gate.Allow}
 	s.mu.Unlock()
 	select {
 	case s.grown <- struct{}{}:
@@ -162,22 +162,26 @@ func TestWhatGoes(t *testing.T) {
 	}{
 		"nothing while there is room":      {func(*shelf, time.Time) {}, 50, ""},
 		"nothing without a limit":          {func(*shelf, time.Time) {}, 0, ""},
-		"the one judged longest ago first": {func(*shelf, time.Time) {}, 49, "e"},
+		"the one that came longest ago first": {func(*shelf, time.Time) {}, 49, "e"},
 		"down to nine tenths":              {func(*shelf, time.Time) {}, 40, "e d"},
 		"not what was pulled since": {func(s *shelf, now time.Time) {
 			s.pulls["e"] = now.Add(-hour)
 		}, 40, "d c"},
-		"but what was pulled before others were judged": {func(s *shelf, now time.Time) {
+		"but what was pulled last before others came": {func(s *shelf, now time.Time) {
+			s.images["a"] = now.Add(-200 * hour)
 			s.pulls["a"] = now.Add(-100 * hour)
 		}, 49, "a"},
+		"not what came again since it was pulled": {func(s *shelf, now time.Time) {
+			s.pulls["e"], s.images["e"] = now.Add(-100*hour), now.Add(-hour)
+		}, 49, "d"},
 		"not what is in quarantine": {func(s *shelf, _ time.Time) {
 			s.verdict["e"] = Standing{Keep: true}
 		}, 40, "d c"},
 		"what is denied and not kept for review": {func(s *shelf, _ time.Time) {
-			s.verdict["c"] = Standing{}
-		}, 49, "c"},
-		"what was kept once and is admitted now": {func(s *shelf, now time.Time) {
-			s.verdict["e"] = Standing{Decision: gate.Allow, Keep: true, JudgedAt: now.Add(-50 * hour)}
+			s.verdict["e"] = Standing{}
+		}, 49, "e"},
+		"what was kept once and is admitted now": {func(s *shelf, _ time.Time) {
+			s.verdict["e"] = Standing{Decision: gate.Allow, Keep: true}
 		}, 49, "e"},
 		"not what is in use": {func(s *shelf, _ time.Time) { s.inUse["e"] = true }, 40, "d c"},
 		"not what was pulled a moment ago, whatever the limit": {func(s *shelf, now time.Time) {
@@ -188,7 +192,6 @@ func TestWhatGoes(t *testing.T) {
 		"what was never judged, once nobody can be at it": {func(s *shelf, now time.Time) {
 			delete(s.verdict, "e")
 			s.images["e"] = now.Add(-20 * hour)
-			s.images["d"], s.verdict["d"] = now, Standing{Decision: gate.Allow, JudgedAt: now}
 		}, 49, "e"},
 		"not what is being judged for the first time": {func(s *shelf, now time.Time) {
 			delete(s.verdict, "e")

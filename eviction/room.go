@@ -78,8 +78,8 @@ func (e *Evictor) makeRoom(ctx context.Context, target int64) (freed int64) {
 
 // evict evicts c unless it was put in quarantine since it was listed.
 func (e *Evictor) evict(ctx context.Context, c gate.Candidate, since time.Time) (freed int64, done bool, err error) {
-	s, known, err := e.o.Standings.Standing(ctx, c)
-	if err != nil || known && s.inQuarantine() {
+	s, _, err := e.o.Standings.Standing(ctx, c)
+	if err != nil || s.inQuarantine() {
 		return 0, false, err
 	}
 	return e.o.Images.Evict(ctx, c, since)
@@ -90,16 +90,11 @@ func (e *Evictor) idle(ctx context.Context, since time.Time) ([]image, error) {
 	var images []image
 	err := e.o.Images.Images(ctx, func(c gate.Candidate, at time.Time) error {
 		s, known, err := e.o.Standings.Standing(ctx, c)
-		switch {
-		case err != nil:
-			return err
-		case known && s.inQuarantine(), !known && at.After(e.o.Now().Add(-judgedWithin)):
-			return nil
-		case known:
-			at = s.JudgedAt
+		beingJudged := !known && at.After(e.o.Now().Add(-judgedWithin))
+		if err == nil && !s.inQuarantine() && !beingJudged {
+			images = append(images, image{c, at})
 		}
-		images = append(images, image{c, at})
-		return nil
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -112,7 +107,8 @@ func (e *Evictor) idle(ctx context.Context, since time.Time) ([]image, error) {
 	return images, nil
 }
 
-// recall sets when images were last used to when they were last pulled, where that is known.
+// recall sets when images were last used to when they were last pulled, unless they came later than that. When one was judged does not
+// count: everything that is held is judged again from time to time.
 func (e *Evictor) recall(ctx context.Context, images []image) error {
 	if e.o.Pulls == nil {
 		return nil
@@ -123,7 +119,7 @@ func (e *Evictor) recall(ctx context.Context, images []image) error {
 	}
 	pulled, err := e.o.Pulls.LastPulled(ctx, candidates)
 	for i := range images {
-		if at, ok := pulled[images[i].candidate]; ok {
+		if at, ok := pulled[images[i].candidate]; ok && at.After(images[i].used) {
 			images[i].used = at
 		}
 	}

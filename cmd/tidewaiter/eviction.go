@@ -42,7 +42,7 @@ type evictable struct{ *ledger.Ledger }
 // Standing implements eviction.Standings.
 func (e evictable) Standing(ctx context.Context, c gate.Candidate) (eviction.Standing, bool, error) {
 	s, known, err := e.Ledger.Standing(ctx, c)
-	return eviction.Standing{Decision: s.Decision, Keep: s.Keep, JudgedAt: s.JudgedAt}, known, err
+	return eviction.Standing{Decision: s.Decision, Keep: s.Keep}, known, err
 }
 
 // heldGauge tells how much is held once somebody has counted: a number that is not known is no number.
