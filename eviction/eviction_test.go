@@ -160,10 +160,10 @@ func TestWhatGoes(t *testing.T) {
 		max  int64
 		want string
 	}{
-		"nothing while there is room":      {func(*shelf, time.Time) {}, 50, ""},
-		"nothing without a limit":          {func(*shelf, time.Time) {}, 0, ""},
+		"nothing while there is room":         {func(*shelf, time.Time) {}, 50, ""},
+		"nothing without a limit":             {func(*shelf, time.Time) {}, 0, ""},
 		"the one that came longest ago first": {func(*shelf, time.Time) {}, 49, "e"},
-		"down to nine tenths":              {func(*shelf, time.Time) {}, 40, "e d"},
+		"down to nine tenths":                 {func(*shelf, time.Time) {}, 40, "e d"},
 		"not what was pulled since": {func(s *shelf, now time.Time) {
 			s.pulls["e"] = now.Add(-hour)
 		}, 40, "d c"},
