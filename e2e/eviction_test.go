@@ -104,6 +104,34 @@ func TestEvictedImagesAreFetchedAgainAndNotReadAgain(t *testing.T) {
 	})
 }
 
+// TestAnEvictedImageIsCalledBack has an image that was pulled and evicted become a vulnerable one.
+func TestAnEvictedImageIsCalledBack(t *testing.T) {
+	s := newSite(t, ocitest.Options{})
+	s.evicting(2)
+	writeAdvisories(t, s.path("advisories"), append(advisories()[1:], ocitest.Advisory{
+		Bucket: "npm::GitHub Security Advisory npm", Source: "ghsa", Package: "left-pad", ID: "CVE-2026-0001", Severity: "critical",
+		Vulnerable: []string{"<1.0.0"}, Patched: []string{"1.0.0"}, Title: "Nothing of ours", Published: time.Now(),
+	}))
+	image := s.pushSigned(t, "shop/vulnerable", shop(badLodash, noise(evictedBytes, 1)))
+	for i := range 3 {
+		s.pushSigned(t, fmt.Sprintf("shop/image-%d", i), shop(goodLodash, noise(evictedBytes, uint64(10+i))))
+	}
+	layer := s.parsed(t, "shop/vulnerable", image.Digest).Layers[3].Digest
+	p := s.serve(t)
+	p.mustPull(t, "shop/vulnerable")
+	for i := range 3 {
+		p.mustPull(t, fmt.Sprintf("shop/image-%d", i))
+	}
+	eventually(t, "the image has gone", func() bool { return !s.stored(layer) })
+	p.settle(t)
+	writeAdvisories(t, s.path("advisories"), advisories())
+	p.signal(t, syscall.SIGHUP)
+	eventually(t, "it is called back", func() bool { return p.metric(t, "tidewaiter_recalled_images", "") == 1 })
+	if s.stored(layer) {
+		t.Error("its layer was fetched for that")
+	}
+}
+
 // TestPullsBesideEviction pulls from several sides what does not fit together: every answer is whole and right.
 func TestPullsBesideEviction(t *testing.T) {
 	s := newSite(t, ocitest.Options{})

@@ -39,7 +39,8 @@ func (s *store) walk(ctx context.Context, top string, visit func(stored) error) 
 }
 
 func (s *store) walkFiles(ctx context.Context, top string, visit func(stored) error) error {
-	return filepath.WalkDir(filepath.Join(s.root, filepath.FromSlash(top)), func(p string, entry fs.DirEntry, err error) error {
+	from := filepath.Join(s.root, filepath.FromSlash(top)) + string(filepath.Separator) // which may be a link to another disk
+	return filepath.WalkDir(from, func(p string, entry fs.DirEntry, err error) error {
 		if err == nil && entry.Type().IsRegular() {
 			var info fs.FileInfo
 			if info, err = entry.Info(); err == nil {

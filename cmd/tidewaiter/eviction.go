@@ -9,6 +9,8 @@ import (
 	"github.com/tidewaiter/tidewaiter/eviction"
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/ledger"
+	"github.com/tidewaiter/tidewaiter/quarantine"
+	"github.com/tidewaiter/tidewaiter/trail"
 )
 
 // openEviction makes what sees to it that there is room. It does nothing until it runs.
@@ -43,6 +45,28 @@ type evictable struct{ *ledger.Ledger }
 func (e evictable) Standing(ctx context.Context, c gate.Candidate) (eviction.Standing, bool, error) {
 	s, known, err := e.Ledger.Standing(ctx, c)
 	return eviction.Standing{Decision: s.Decision, Keep: s.Keep}, known, err
+}
+
+// holdings are the images that are judged again with nobody asking: those that are held, and those that were evicted while somebody has
+// them, who would otherwise never hear that they are denied by now. Of the latter the manifest is fetched again, and no layer.
+type holdings struct {
+	*quarantine.Quarantine
+	ledger *ledger.Ledger
+	trail  *trail.Trail
+}
+
+// Holds implements rejudge.Holdings.
+func (h holdings) Holds(ctx context.Context, c gate.Candidate) (bool, error) {
+	held, err := h.Quarantine.Holds(ctx, c)
+	if err != nil || held || c.Repository.Upstream == "" {
+		return held, err
+	}
+	s, known, err := h.ledger.Standing(ctx, c)
+	if err != nil || !known || s.Decision != gate.Allow {
+		return false, err
+	}
+	by, err := h.trail.PulledBy(ctx, c)
+	return err == nil && by.Any(), err
 }
 
 // heldGauge tells how much is held once somebody has counted: a number that is not known is no number.
