@@ -150,6 +150,8 @@ type Evidence struct {
 	// SizeBytes is the size of the manifest itself.
 	SizeBytes int64
 	SignatureEvidence
+	// LookedAt is when signatures were looked for, UTC; zero when they were not.
+	LookedAt time.Time
 	// OnlyStatements says that every layer was read and is a signature or attestation, JSON that no runtime unpacks. Such a
 	// manifest needs no signature of its own.
 	OnlyStatements bool

@@ -17,7 +17,17 @@ import (
 // gatherSignatures adds to e who signed it, and whether it is nothing but signatures itself. What it found would be remembered as the
 // word of the roots and attachments in, so it fails when others have taken their place meanwhile.
 func (g *Gate) gatherSignatures(ctx context.Context, in Inputs, p Policy, e *Evidence) error {
-	if err := g.findSignatures(ctx, in, p, e); err != nil {
+	return g.gather(ctx, in, p, e, false)
+}
+
+// gatherFresh is gatherSignatures without what was kept.
+func (g *Gate) gatherFresh(ctx context.Context, in Inputs, p Policy, e *Evidence) error {
+	return g.gather(ctx, in, p, e, true)
+}
+
+func (g *Gate) gather(ctx context.Context, in Inputs, p Policy, e *Evidence, fresh bool) error {
+	began := g.o.Now()
+	if err := g.findSignatures(ctx, in, p, e, fresh); err != nil {
 		return err
 	}
 	now, err := g.inputs(ctx, in.Candidate)
@@ -27,10 +37,13 @@ func (g *Gate) gatherSignatures(ctx context.Context, in Inputs, p Policy, e *Evi
 	if now.Attached != in.Attached {
 		return errors.New("signatures were attached or removed meanwhile")
 	}
+	if !e.LookedAt.Before(began.UTC()) { // what was kept before is kept already
+		g.keep(ctx, in, p, *e)
+	}
 	return nil
 }
 
-func (g *Gate) findSignatures(ctx context.Context, in Inputs, p Policy, e *Evidence) error {
+func (g *Gate) findSignatures(ctx context.Context, in Inputs, p Policy, e *Evidence, fresh bool) error {
 	wanted := p.wanted(*e)
 	if wanted.Nothing() && !p.ReadsLayers() && p.looksAfter() == (Look{}) {
 		return nil
@@ -45,28 +58,12 @@ func (g *Gate) findSignatures(ctx context.Context, in Inputs, p Policy, e *Evide
 	if wanted.Nothing() {
 		return nil
 	}
-	found, err := g.o.Signatures.Verify(ctx, e.Candidate, wanted)
-	if err != nil {
-		return err
-	}
-	if now := g.o.Signatures.Revision(); now != in.Roots {
-		return fmt.Errorf("the trust roots changed from %s to %s", in.Roots, now)
-	}
-	found.Attestations = slices.Clone(found.Attestations)
-	if err := g.ask(ctx, p, found.Attestations); err != nil {
-		return err
-	}
-	e.SignatureEvidence = found
-	if e.Manifest.IsIndex() || p.Signatures.EveryChild || g.enough(p, *e) {
-		return nil
-	}
-	return g.inheritSignatures(ctx, p, e)
+	return g.signatures(ctx, in, p, wanted, e, fresh)
 }
 
 // enough reports whether e has everything about the manifest that p asks for. Of VEX there is never enough: any may excuse something.
 func (g *Gate) enough(p Policy, e Evidence) bool {
-	now := g.o.Now()
-	return len(p.wanted(e).VEX) == 0 && len(signatureReasons(p, e, now)) == 0 && len(attestationReasons(p, e, now)) == 0
+	return len(p.wanted(e).VEX) == 0 && g.satisfied(p, e)
 }
 
 // maxParents bounds the indexes looked at for one of their children: a nightly build may list an unchanged child for months, and
@@ -76,6 +73,9 @@ const maxParents = 16
 // inheritSignatures adds to e the signatures and attestations of the indexes of its own repository that list it and are admitted now,
 // until they satisfy p. An index of another repository, or one that is denied, covers nothing.
 func (g *Gate) inheritSignatures(ctx context.Context, p Policy, e *Evidence) error {
+	if e.Manifest.IsIndex() || p.Signatures.EveryChild || g.enough(p, *e) {
+		return nil
+	}
 	parents, err := g.o.Records.Parents(ctx, e.Candidate)
 	if err != nil {
 		return err

@@ -64,12 +64,17 @@ type Options struct {
 	MalwareMaxAge time.Duration
 	// MalwareFileBytes is the size of the largest file that Malware looks into.
 	MalwareFileBytes int64
-	Now              func() time.Time
-	Log              *slog.Logger
+	// Kept is how signatures that were found are kept; the zero value looks for them with every judging.
+	Kept Keeping
+	Now  func() time.Time
+	Log  *slog.Logger
 	// Observe is told how long each step took and how it ended. Nil for nobody.
 	Observe func(step string, took time.Duration, err error)
 	// Decided is told of every verdict made, remembered ones not. Nil for nobody.
 	Decided func(Verdict)
+	// Changed is told of a verdict, once recorded, that decides otherwise than the one before. It must not block, and needs Overturns.
+	Changed   func(before, after Verdict)
+	Overturns Overturns
 	// Workers is how many layers are read at once, over all images; at least 1.
 	Workers int
 	// MaxImageBytes is the largest image, compressed, whose layers are read; 0 for no limit. Beyond it there is a gap.
@@ -232,10 +237,7 @@ func (g *Gate) Start(c Candidate) {
 //
 // Errors: [NoVerdict].
 func (g *Gate) inputs(ctx context.Context, c Candidate) (Inputs, error) {
-	in := Inputs{
-		Candidate: c, Policies: g.o.Policies.Current(), Snapshot: g.o.Advisories.Snapshot(), Roots: g.o.Signatures.Revision(),
-		MaxImageBytes: g.o.MaxImageBytes, MalwareFileBytes: g.o.MalwareFileBytes,
-	}
+	in := g.always(c)
 	if g.o.Attachments == nil {
 		return in, nil
 	}
@@ -273,7 +275,7 @@ func (g *Gate) fly(ctx context.Context, in Inputs) (Verdict, error) {
 		var at atomic.Pointer[string]
 		g.steps.Store(key, &at)
 		defer g.steps.Delete(key)
-		return g.judge(ctx, in, &at)
+		return g.judge(ctx, in, &at, time.Time{})
 	}))
 	select {
 	case result := <-done:
@@ -299,8 +301,9 @@ func (g *Gate) stepOf(key string) string {
 	return StepHold
 }
 
-// judge makes the verdict on in. This is the whole of it, in order; what is true should the process die is said at each step.
-func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string]) (Verdict, error) {
+// judge makes the verdict on in, unless one is recorded that counts longer than until beyond. This is the whole of it, in order; what is
+// true should the process die is said at each step.
+func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string], beyond time.Time) (Verdict, error) {
 	step := func(name string, do func() error) error {
 		at.Store(&name)
 		began := g.o.Now()
@@ -317,7 +320,7 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string])
 	// A verdict on the same inputs may have been made before a restart, or by the flight that ended as we began.
 	if v, ok, err := g.o.Records.Verdict(ctx, in.Candidate, in.Key()); err != nil {
 		return Verdict{}, &NoVerdict{StepRecord, err}
-	} else if ok && g.counts(v, in) {
+	} else if ok && g.counts(v, in) && v.Until.After(beyond) {
 		return v, g.settle(ctx, in, v, Evidence{}, false)
 	}
 
@@ -406,12 +409,14 @@ func (g *Gate) gatherLayers(ctx context.Context, in Inputs, p Policy, e *Evidenc
 // conclude decides, with what is known besides, records and remembers. Once the record is written the verdict is a fact that survives; until then there is
 // none, and the next request judges again.
 func (g *Gate) conclude(ctx context.Context, in Inputs, e Evidence, step func(string, func() error) error) (Verdict, error) {
+	g.lookAgain(ctx, in, &e, step)
 	if p, ok := in.Policies.For(e.Candidate.Repository); ok {
 		if err := g.recall(ctx, p, &e); err != nil {
 			return Verdict{}, err
 		}
 	}
 	v := Decide(in.Policies, e, g.o.Now())
+	v.lapseAt(g.counted(e))
 	v.Key, v.SnapshotID, v.RootsRevision = in.Key().String(), in.Snapshot.ID, in.Roots
 	if g.o.Now().Before(in.Snapshot.Until) { // later it has become a gap for whoever goes by the data, and nothing to anybody else
 		v.lapseAt(in.Snapshot.Until)
@@ -447,6 +452,7 @@ func (g *Gate) settle(ctx context.Context, in Inputs, v Verdict, e Evidence, mad
 // report writes the one log line of a verdict.
 func (g *Gate) report(ctx context.Context, v Verdict) {
 	g.o.Decided(v)
+	g.overturned(ctx, v)
 	var rules []string
 	for _, r := range slices.Concat(v.Reasons, v.Warnings) {
 		rules = append(rules, string(r.Rule))

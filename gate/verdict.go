@@ -113,7 +113,10 @@ type Verdict struct {
 	// VEX are the statements about the findings; of an index, all that its children may lean on.
 	VEX        []VEX       `json:"vex,omitempty"`
 	Rejections []Rejection `json:"rejections,omitempty"`
-	Findings   []Finding   `json:"findings,omitempty"`
+	// LookedAt is when the four above were looked for, UTC; zero when they were not. It is before JudgedAt where what was found then was
+	// kept.
+	LookedAt time.Time `json:"looked_at,omitzero"`
+	Findings []Finding `json:"findings,omitempty"`
 	// Packages counts the packages of the inventory the findings were matched against.
 	Packages int `json:"packages"`
 	// Blobs are the blobs an admission lets out; Children the manifests of an index, which are judged themselves.

@@ -57,6 +57,7 @@ type entry struct {
 	key             gate.Key
 	judgedAt, until time.Time
 	allowed, keep   bool
+	says            wording
 }
 
 func (m *manifest) newest() entry { return m.entries[len(m.entries)-1] }
@@ -267,7 +268,7 @@ func (r *repository) index(name string, v gate.Verdict) {
 	}
 	at, _ := slices.BinarySearchFunc(m.entries, name, func(e entry, name string) int { return cmp.Compare(e.name, name) })
 	m.entries = slices.Insert(m.entries, at, entry{
-		name: name, key: key, judgedAt: v.JudgedAt, until: v.Until, allowed: v.Allowed(), keep: v.Keep,
+		name: name, key: key, judgedAt: v.JudgedAt, until: v.Until, allowed: v.Allowed(), keep: v.Keep, says: wordingOf(v),
 	})
 	if v.Allowed() {
 		m.admitted = true

@@ -2,7 +2,8 @@
 // verdict, and what happened in the repositories hosted here.
 //
 // A record is written once, under a name that no other record gets and that sorts by time, and sealed for that name; it is never
-// changed. What is true now is a fold over the records, kept in memory, so replicas that share a storage cannot overwrite one
+// changed. Two kinds of facts lie under names of their own instead, where writing them again loses nothing: inventories, which follow
+// from a layer, and signatures found, of which the latest look says most. What is true now is a fold over the records, kept in memory, so replicas that share a storage cannot overwrite one
 // another. The package promises that what it has returned success for survives a restart, and that a record altered, moved, renamed
 // or made by anyone without the seal key is not believed. It must not judge: it says what was recorded, not what follows.
 package ledger
@@ -48,6 +49,7 @@ type Ledger struct {
 var (
 	_ gate.Inventories = (*Ledger)(nil)
 	_ gate.Records     = (*Ledger)(nil)
+	_ gate.Overturns   = (*Ledger)(nil)
 )
 
 // New returns the ledger that lies in driver, whose PutContent must be atomic and durable. Its records are sealed with a key derived

@@ -161,6 +161,37 @@ func (l *Ledger) verdicts(ctx context.Context, c gate.Candidate, names []string)
 	return vs, nil
 }
 
+// Overturned implements gate.Overturns.
+func (l *Ledger) Overturned(ctx context.Context, v gate.Verdict) (before gate.Verdict, ok bool, err error) {
+	// The name of the record that decided otherwise, or none; found is whether v is known to be recorded.
+	name, _, err := ask(ctx, l, v.Repository, func(r *repository) (name string, found bool) {
+		m, ok := r.manifests[v.Digest]
+		if !ok {
+			return "", false
+		}
+		for i, e := range slices.Backward(m.entries) {
+			if e.key.String() == v.Key && e.judgedAt.Equal(v.JudgedAt) {
+				if i > 0 && m.entries[i-1].allowed != e.allowed {
+					name = m.entries[i-1].name
+				}
+				return name, true
+			}
+		}
+		return "", false
+	})
+	if err != nil {
+		return gate.Verdict{}, false, fmt.Errorf("looking up what was decided before of %s: %w", v.Candidate(), err)
+	}
+	if name == "" {
+		return gate.Verdict{}, false, nil
+	}
+	vs, err := l.verdicts(ctx, v.Candidate(), []string{name})
+	if err != nil || len(vs) == 0 {
+		return gate.Verdict{}, false, err
+	}
+	return vs[0], true, nil
+}
+
 // Released reports whether c was ever allowed here.
 func (l *Ledger) Released(ctx context.Context, c gate.Candidate) (bool, error) {
 	released, _, err := ask(ctx, l, c.Repository, func(r *repository) (released, found bool) {

@@ -360,3 +360,37 @@ func TestStandingsGoByTheNewestVerdict(t *testing.T) {
 		t.Errorf("Standings of a repository nobody asked for: got %+v, %v, want none", got, err)
 	}
 }
+
+func TestOverturned(t *testing.T) {
+	cl := &clock{}
+	s := inMemory()
+	l := openLedger(t, s, cl)
+	c := candidate(nginx, "a")
+	at := func(v gate.Verdict) gate.Verdict {
+		cl.pass(time.Second)
+		v.JudgedAt = cl.now()
+		record(t, l, v, denial(candidate(nginx, "b"), "k"))
+		return v
+	}
+	first, same, denied, again := at(admission(c, "k1")), at(admission(c, "k2")), at(denial(c, "k3")), at(admission(c, "k2"))
+	for name, test := range map[string]struct {
+		v    gate.Verdict
+		want gate.Verdict
+		ok   bool
+	}{
+		"the first overturns nothing":                   {v: first},
+		"one that decides the same overturns nothing":   {v: same},
+		"one that decides otherwise overturns the last": {v: denied, want: same, ok: true},
+		"a key may come again":                          {v: again, want: denied, ok: true},
+		"one that is not recorded overturns nothing":    {v: denial(c, "k4")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for where, l := range map[string]*Ledger{"at once": l, "after a restart": openLedger(t, s, cl)} {
+				got, ok, err := l.Overturned(t.Context(), test.v)
+				if diff := cmp.Diff(got, test.want); ok != test.ok || err != nil || diff != "" {
+					t.Errorf("%s: got %v, %v, want %v (-got +want):\n%s", where, ok, err, test.ok, diff)
+				}
+			}
+		})
+	}
+}

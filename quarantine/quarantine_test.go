@@ -656,3 +656,32 @@ func TestSpoolOfTheDeadIsRemoved(t *testing.T) {
 		t.Errorf("the first process, still alive, lost its spool: %v", err)
 	}
 }
+
+func TestHolds(t *testing.T) {
+	w := onFiles(t)
+	layer := w.source.put(repoA, []byte("layer"))
+	c := w.source.image(t, repoA, layer)
+	holds := func(law string, c gate.Candidate, want bool) {
+		t.Helper()
+		if got, err := w.Holds(t.Context(), c); got != want || err != nil {
+			t.Errorf("%s: got %v, %v, want %v", law, got, err, want)
+		}
+	}
+	holds("what nobody asked for", c, false)
+	if _, err := w.Hold(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	holds("what was fetched", c, true)
+	holds("the same digest in another repository", gate.Candidate{Repository: repoB, Digest: c.Digest}, false)
+	if n := w.source.count("manifest"); n != 1 {
+		t.Errorf("the upstream was asked for manifests %d times, want once", n)
+	}
+	if err := w.Withdraw(t.Context(), c, false); err != nil {
+		t.Fatal(err)
+	}
+	holds("what is withdrawn and kept", c, true)
+	if err := w.Withdraw(t.Context(), c, true); err != nil {
+		t.Fatal(err)
+	}
+	holds("what was dropped", c, false)
+}

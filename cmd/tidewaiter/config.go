@@ -41,6 +41,8 @@ type config struct {
 	Advisories      advisoriesConfig
 	Gate            gateConfig
 	Malware         malwareConfig
+	Rejudge         rejudgeConfig
+	Ledger          ledgerConfig
 	Access          accessConfig
 	Statements      statementsConfig
 	Audit           struct{ Path string }
@@ -107,7 +109,8 @@ type gateConfig struct {
 	Platforms             []string
 	MaxImageBytes         bytesSize `mapstructure:"max_image_bytes"`
 	Workers               int
-	UnsafeUnsandboxedScan bool `mapstructure:"unsafe_unsandboxed_scan"`
+	UnsafeUnsandboxedScan bool          `mapstructure:"unsafe_unsandboxed_scan"`
+	RecheckSignatures     time.Duration `mapstructure:"recheck_signatures"`
 }
 
 // defaults are the values of keys that are not written.
@@ -120,8 +123,9 @@ func defaults() map[string]any {
 		"default_upstream": "docker.io", "policy_files": []string{}, "trust_files": []string{},
 		"advisories.source": "", "advisories.path": "", "advisories.refresh": "6h", "advisories.max_age": "72h",
 		"gate.hold": "55s", "gate.platforms": []string{"linux/amd64", "linux/arm64"}, "gate.max_image_bytes": "20GiB",
-		"gate.workers": 0, "gate.unsafe_unsandboxed_scan": false,
 		"malware.clamd": "", "malware.max_age": "24h", "malware.max_file_bytes": "25MiB",
+		"gate.workers": 0, "gate.unsafe_unsandboxed_scan": false, "gate.recheck_signatures": "12h",
+		"rejudge.workers": 0, "rejudge.per_second": 500, "ledger.keep_repeated": "24h",
 		"access.unsafe_anonymous_push": false, "access.basic.htpasswd_file": "",
 		"access.tokens.key_file": "", "access.tokens.ttl": "15m", "access.tokens.realm": "", "access.tokens.robots_file": "",
 		"statements.key_file": "", "statements.kms": "", "statements.verifier": "", "statements.failures": false,
@@ -225,6 +229,7 @@ func (c *config) problems() []error {
 	problem(c.Redis.URL != "" && !isRedisURL(c.Redis.URL), "redis.url is not redis://, rediss:// or unix://") // not shown: it may hold a password
 	problem(!oci.ValidHost(c.DefaultUpstream), "default_upstream: %q is not a host", c.DefaultUpstream)
 	problem(c.Gate.Hold <= 0, "gate.hold must be positive")
+	problem(c.Gate.RecheckSignatures < 0, "gate.recheck_signatures must not be negative")
 	problem(c.Gate.Workers < 0, "gate.workers must not be negative")
 	if c.Advisories.Source != "" {
 		_, err := advisories.ParseSource(c.Advisories.Source)
@@ -242,6 +247,8 @@ func (c *config) problems() []error {
 	found = append(found, hostedProblems...)
 	found = append(found, c.malwareProblems()...)
 	found = append(found, c.Statements.problems()...)
+	found = append(found, c.Rejudge.problems()...)
+	found = append(found, c.Ledger.problems()...)
 	slices.SortFunc(found, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return found
 }

@@ -74,6 +74,8 @@ func TestConfigurationIsReadStrictly(t *testing.T) {
 		"links of another kind":          {"listen: {admin_url: \"javascript://admin.test/\"}", []string{"listen.admin_url"}},
 		"sources without a registry":     {"advisories: {source: \"trivy-db:2\"}", []string{"advisories.source"}},
 		"negative times":                 {"advisories: {refresh: -1s, max_age: -1s}", []string{"advisories.refresh", "advisories.max_age"}},
+		"negative keeping":               {"gate: {recheck_signatures: -1s}\nledger: {keep_repeated: -1s}", []string{"gate.recheck_signatures", "ledger.keep_repeated"}},
+		"negative rejudging":             {"rejudge: {workers: -1, per_second: -1}", []string{"rejudge.workers", "rejudge.per_second"}},
 		"upstreams that are none":        {"upstreams: []", []string{"upstreams is written and names none"}},
 		"URLs that are not of Redis":     {"redis: {url: \"http://user:hunter2@127.0.0.1\", seal_key_file: k}", []string{"redis.url"}},
 		"keys unknown and values wrong":  {"surprise: true\nlog: {level: loud}", []string{"surprise", "log.level"}},

@@ -30,6 +30,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/policy"
 	"github.com/tidewaiter/tidewaiter/quarantine"
+	"github.com/tidewaiter/tidewaiter/rejudge"
 	"github.com/tidewaiter/tidewaiter/scan"
 	"github.com/tidewaiter/tidewaiter/seal"
 	"github.com/tidewaiter/tidewaiter/signing"
@@ -61,8 +62,11 @@ type instance struct {
 	access     *access.Control
 	statements *signing.Statements // nil unless verdicts are stated
 	forwarder  *forward.Forwarder
-	gate       *gate.Gate
-	closers    []func() error // in the order of opening
+	rejudger   *rejudge.Rejudger
+	// lease asks for work that one of several replicas does at a time, until release is called; nil when there is only this one.
+	lease   func(ctx context.Context, name string) (held bool, release func())
+	gate    *gate.Gate
+	closers []func() error // in the order of opening
 }
 
 // openInstance opens, in this order: what is decided by, where things are kept, where they come from, what examines them, and the
@@ -153,10 +157,12 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 		Policies: in.policies, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted},
 		Malware: in.malwareScanner(), MalwareMaxAge: c.Malware.MaxAge, MalwareFileBytes: int64(c.Malware.MaxFileBytes),
 		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.decided,
+		Kept:    gate.Keeping{Records: in.ledger, For: c.Gate.RecheckSignatures},
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,
 	})
 	in.closers = append(in.closers, func() error { in.gate.Close(); return nil })
 	in.openForwarder()
+	in.openRejudger()
 	return in, nil
 }
 
@@ -211,6 +217,7 @@ func (in *instance) reloadAdvisories(ctx context.Context) {
 	if changed {
 		snapshot := in.advisories.Snapshot()
 		in.log.InfoContext(ctx, "advisories replaced", "snapshot", snapshot.ID, "built", snapshot.UpdatedAt)
+		in.rejudger.Wake()
 	}
 }
 

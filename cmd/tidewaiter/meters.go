@@ -104,6 +104,7 @@ func (m *meters) watch(in *instance, served ...prometheus.Collector) {
 		})
 	}
 	m.registry.MustRegister(served...)
+	m.registry.MustRegister(rejudgeMetrics(in.rejudger.Stats)...)
 	m.registry.MustRegister(
 		count("tidewaiter_verdict_cache_hits_total", "Verdicts remembered in process.", func() uint64 { return in.verdicts.Stats().Hits }),
 		count("tidewaiter_verdict_cache_redis_hits_total", "Verdicts remembered in Redis.", func() uint64 { return in.verdicts.Stats().RedisHits }),

@@ -108,6 +108,8 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 	})
 	running.Go(func() { in.keepFresh(ctx) })
 	running.Go(func() { in.tend(ctx) })
+	running.Go(func() { in.rejudger.Run(ctx) })
+	running.Go(func() { in.thin(ctx) })
 	if c.forwards() {
 		running.Go(func() { in.forwarder.Run(ctx) })
 	}
