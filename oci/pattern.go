@@ -54,12 +54,22 @@ func (p Pattern) String() string { return strings.Join(p.parts, "/") }
 
 // Match reports whether the whole of name fits the pattern.
 func (p Pattern) Match(name string) bool {
-	return len(p.parts) > 0 && matchParts(p.parts, strings.Split(name, "/"))
+	return len(p.parts) > 0 && matchParts(p.parts, strings.Split(name, "/"), matchPart)
 }
+
+// Covers reports whether p matches every name that q matches, as far as that shows component by component: it may say no where a
+// closer look would find that it does, and never the other way round.
+func (p Pattern) Covers(q Pattern) bool {
+	return len(p.parts) > 0 && len(q.parts) > 0 && matchParts(p.parts, q.parts, coversPart)
+}
+
+// coversPart reports whether one component of a pattern, which is no '**', matches whatever a component of another matches. What q has
+// between its '*' is there in every name, so a match with q as if it were a name is one with all of them; a '**' is no component at all.
+func coversPart(pattern, q string) bool { return q != "**" && matchPart(pattern, q) }
 
 // matchParts matches component by component. At a mismatch it goes back to the last '**' and lets that take one component more: an
 // earlier one need not be tried again, so the cost is the product of the lengths.
-func matchParts(pattern, name []string) bool {
+func matchParts(pattern, name []string, fits func(pattern, part string) bool) bool {
 	p, n := 0, 0
 	star, taken := -1, 0 // the last '**' in the pattern, and where in the name what follows it was tried
 	for n < len(name) {
@@ -67,7 +77,7 @@ func matchParts(pattern, name []string) bool {
 		case p < len(pattern) && pattern[p] == "**":
 			star, taken = p, n
 			p++
-		case p < len(pattern) && matchPart(pattern[p], name[n]):
+		case p < len(pattern) && fits(pattern[p], name[n]):
 			p, n = p+1, n+1
 		case star >= 0:
 			taken++
