@@ -70,6 +70,28 @@ func TestRightsThroughoutAPattern(t *testing.T) {
 			}
 		})
 	}
+	t.Run("somewhere is where one is granted something", func(t *testing.T) {
+		for user, want := range map[string]oci.Code{"sam": "", "root": "", "kim": oci.CodeDenied, "": oci.CodeUnauthorized} {
+			caller, err := p.Identify(asking(func(r *http.Request) {
+				if user != "" {
+					r.SetBasicAuth(user, "pw")
+				}
+			}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = p.AllowSomewhere(t.Context(), caller, access.Review)
+			if e, _ := errors.AsType[*oci.Error](err); want == "" && err != nil || want != "" && (e == nil || e.Code != want) {
+				t.Errorf("%q: got %v, want %q", user, err, want)
+			}
+			if err := p.AllowSomewhere(t.Context(), caller, access.Pull); err != nil {
+				t.Errorf("%q may not pull anywhere: %v", user, err)
+			}
+		}
+		if err := p.AllowSomewhere(t.Context(), access.Caller{}, access.Pull); err == nil {
+			t.Error("the zero caller may")
+		}
+	})
 	t.Run("what cannot be recorded is not done", func(t *testing.T) {
 		caller, err := p.Identify(asking(func(r *http.Request) { r.SetBasicAuth("root", "pw") }))
 		if err != nil {
