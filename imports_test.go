@@ -56,13 +56,14 @@ var rules = map[string]rule{
 	"signing/kms":      {theirs: []string{"github.com/sigstore/sigstore"}},
 	"cache":            {ours: []string{"oci", "gate", "seal"}, theirs: []string{"github.com/hashicorp/golang-lru/v2", "github.com/redis/go-redis/v9"}},
 	"cache/cachetest":  {ours: []string{"oci", "gate"}, theirs: []string{"github.com/google/go-cmp"}},
-	"proxy":            {ours: []string{"oci", "gate", "access", "hosted"}, theirs: []string{"github.com/prometheus/client_golang"}},
+	"trail":            {ours: []string{"oci", "gate"}, notFromStd: []string{"net", "os", "database"}},
+	"proxy":            {ours: []string{"oci", "gate", "access", "hosted", "trail"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"forward":          {ours: []string{"oci", "gate"}},
 	"rejudge":          {ours: []string{"oci", "gate"}, notFromStd: []string{"net", "os", "database"}},
-	"console":          {ours: []string{"oci", "gate", "access"}, theirs: []string{"github.com/prometheus/client_golang"}},
+	"console":          {ours: []string{"oci", "gate", "access", "trail"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"internal/ocitest": {ours: []string{"oci"}, theirs: []string{"github.com/opencontainers/image-spec", "github.com/klauspost/compress", "go.etcd.io/bbolt"}},
 	"cmd/tidewaiter": {
-		ours: []string{"access", "advisories", "audit", "cache", "console", "credential", "forward", "gate", "hosted", "internal/ocitest", "ledger", "malware", "oci", "policy", "proxy", "quarantine", "rejudge", "report", "scan", "seal", "signing", "signing/kms", "upstream"},
+		ours: []string{"access", "advisories", "audit", "cache", "console", "credential", "forward", "gate", "hosted", "internal/ocitest", "ledger", "malware", "oci", "policy", "proxy", "quarantine", "rejudge", "report", "scan", "seal", "signing", "signing/kms", "trail", "upstream"},
 		theirs: []string{
 			"github.com/spf13/", "github.com/go-viper/mapstructure/v2", "github.com/prometheus/client_golang", "github.com/distribution/distribution/v3/registry/storage/driver/filesystem",
 			"golang.org/x/term",

@@ -22,6 +22,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/access"
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/oci"
+	"github.com/tidewaiter/tidewaiter/trail"
 )
 
 //go:embed tmpl/*.html
@@ -57,6 +58,9 @@ type Options struct {
 	Log      *slog.Logger
 	// Access says who may see what was decided about a repository: those who review there. Nil lets everybody who reaches the console.
 	Access Access
+	// Trail tells what was seen of images, and Judge how those stand that a tag stood for. Nil where nobody knows.
+	Trail Trail
+	Judge Judge
 	// Ready returns why requests cannot be served, in words that whoever asks may read, or nil. Nil means always ready.
 	Ready func(context.Context) error
 	// DefaultUpstream is where references without a host belong that are not hosted here.
@@ -95,6 +99,7 @@ func New(o Options) *Console {
 	if o.Advisories != nil {
 		c.mux.HandleFunc("GET /api/v1/advisories", c.serveAdvisories)
 	}
+	c.routeTrail()
 	c.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { c.render(w, r, http.StatusOK, "home.html", nil) })
 	return c
 }
@@ -131,6 +136,11 @@ type Image struct {
 	Verdict gate.Verdict `json:"verdict"`
 	// History are the verdicts before it, newest first, as many as were asked for.
 	History []gate.Verdict `json:"history"`
+	// Pulls are who was sent it. Recalled says that it was withdrawn since; nil when it was not.
+	Pulls    trail.Pullers `json:"pulls"`
+	Recalled *trail.Recall `json:"recalled,omitempty"`
+	// Tagged is what the tag it was asked for by stood for, newest first; nil when it was asked for by digest.
+	Tagged []trail.Tagged `json:"tagged,omitempty"`
 }
 
 // errHistory says that ?history= is not a number of verdicts.
@@ -171,7 +181,9 @@ func (c *Console) image(r *http.Request) (Image, error) {
 		return Image{}, errNoVerdict
 	}
 	before := history[1:]
-	return Image{Reference: ref.String(), Verdict: history[0], History: before[:min(earlier, len(before))]}, nil
+	image := Image{Reference: ref.String(), Verdict: history[0], History: before[:min(earlier, len(before))]}
+	err = c.seen(ctx, ref, &image)
+	return image, err
 }
 
 // visible returns nil if whoever sends r may see what was decided about repo. Looking is not put on record, being kept from it is.
@@ -197,6 +209,7 @@ func (c *Console) serveAdvisories(w http.ResponseWriter, r *http.Request) {
 }
 
 // writeJSON answers with body or, when err is not nil, with the sentence for it.
+// writeJSON answers with body, or with what err says.
 func (c *Console) writeJSON(w http.ResponseWriter, r *http.Request, body any, err error) {
 	status, message := c.failure(w, r, err)
 	if err != nil {

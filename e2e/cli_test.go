@@ -98,7 +98,7 @@ func TestUsage(t *testing.T) {
 		walk(nil)
 		want := []string{
 			"", "advisories", "advisories import", "advisories rollback", "advisories status", "advisories update", "audit", "audit verify", "check",
-			"clients", "demo", "inventory", "policy", "policy check", "robot", "robot add", "robot list", "robot revoke", "serve", "token-key",
+			"clients", "demo", "eligible", "inventory", "policy", "policy check", "recalls", "robot", "robot add", "robot list", "robot revoke", "serve", "token-key",
 			"verdict", "version",
 		}
 		if diff := cmp.Diff(walked, want); diff != "" {

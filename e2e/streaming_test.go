@@ -128,8 +128,8 @@ func TestStreamingToMany(t *testing.T) {
 	reading.Wait() // all have its beginning
 	release()
 	done.Wait()
-	if got := s.upstream.Count(http.MethodGet, ocitest.KindBlob); got != 2 {
-		t.Errorf("%d blobs were fetched, want 2: the layer and the signature", got)
+	if got := s.upstream.Count(http.MethodGet, ocitest.KindBlob); got != 3 {
+		t.Errorf("%d blobs were fetched, want 3: the layer, the config and the signature", got)
 	}
 }
 

@@ -268,7 +268,7 @@ func TestLawsOfStatements(t *testing.T) {
 		more.VEX = append(slices.Clone(e.VEX), x)
 		after := gate.Decide(set, more, noon)
 		named := func(reason gate.Reason) bool {
-			return reason.Finding != nil && reason.Finding.ID == x.Vulnerabilities[0]
+			return reason.Finding != nil && reason.Finding.ID == x.Vulnerabilities[0] || reason.Rule == gate.RuleUnexamined
 		}
 		others := func(v gate.Verdict) []gate.Reason {
 			return slices.DeleteFunc(slices.Concat(v.Reasons, v.Warnings), named)

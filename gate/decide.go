@@ -32,7 +32,7 @@ func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 		SizeBytes: e.SizeBytes, Attached: e.Manifest.Subject != nil || e.Manifest.IsEvidence(),
 		PolicyRevision: set.Revision, WaiverRevision: set.WaiverRevision,
 		Signatures: e.Signatures, Attestations: e.Attestations, Rejections: e.Rejections, LookedAt: e.LookedAt, Findings: e.Findings, Packages: len(e.Inventory.Packages),
-		JudgedAt: now.UTC(), Until: now.UTC().Add(verdictLifetime), Complete: true,
+		FirstSeen: e.FirstSeen, JudgedAt: now.UTC(), Until: now.UTC().Add(verdictLifetime), Complete: true,
 	}
 	for _, d := range e.Manifest.Blobs() {
 		v.Blobs = append(v.Blobs, d.Digest)
@@ -50,12 +50,20 @@ func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 
 	var reasons []Reason
 	reasons = append(reasons, imageReasons(p, e.Manifest)...)
+	reasons = append(reasons, configReasons(p, e, now, &v)...)
+	reasons = append(reasons, hostileReasons(p, e)...)
+	reasons = append(reasons, ageReasons(p, e, now, &v)...)
 	reasons = append(reasons, signatureReasons(p, e, now)...)
 	reasons = append(reasons, attestationReasons(p, e, now)...)
 	standing, excused := excuseFindings(p, e, findingReasons(p, e, now, &v), now, &v)
 	reasons = append(reasons, standing...)
+	reasons = append(reasons, packageReasons(p, e)...)
+	reasons = append(reasons, licenseReasons(p, e)...)
+	reasons = append(reasons, osReasons(p, e, now, &v)...)
 	reasons = append(reasons, secretReasons(p, e)...)
 	reasons = append(reasons, malwareReasons(p, e, &v)...)
+	reasons = append(reasons, configSecretReasons(p, e)...)
+	reasons = append(reasons, expressionReasons(p, e)...)
 	reasons = append(reasons, gapReasons(p, e)...)
 	reasons, v.Waived = waive(set.Waivers, e.Candidate, reasons, now, &v)
 	reasons, v.Waived, v.VEX = sorted(reasons), sorted(append(v.Waived, excused...)), vexOf(p, e)
@@ -66,6 +74,10 @@ func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 	case p.needsLayers(e) && !(e.Examined && e.Looked.covers(p.looksFor())):
 		v.Complete = false
 		v.Reasons = append(reasons, Reason{Rule: RuleUnexamined, Message: "its layers have not been examined"})
+	case p.needsConfig(e) && !e.ConfigExamined:
+		if v.Complete, v.Reasons = false, reasons; len(reasons) == 0 {
+			v.Reasons = []Reason{{Rule: RuleUnexamined, Message: "its config has not been examined"}}
+		}
 	case p.Mode == Warn:
 		v.Warnings, v.Decision = sorted(append(reasons, v.Warnings...)), Allow
 	case len(reasons) == 0:

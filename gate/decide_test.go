@@ -70,8 +70,8 @@ func strict(t testing.TB) gate.Policy {
 func clean() gate.Evidence {
 	return gate.Evidence{
 		Candidate: gate.Candidate{Repository: nginx, Digest: digestOf("image")}, Manifest: imageOf(layerOf("layer", 100)),
-		SignatureEvidence: gate.SignatureEvidence{Signatures: []gate.Signature{signedBy("release")}}, Examined: true,
-		Looked: gate.Look{Secrets: true, Malware: true},
+		Looked:            gate.Look{Secrets: true, Malware: true},
+		SignatureEvidence: gate.SignatureEvidence{Signatures: []gate.Signature{signedBy("release")}}, ConfigExamined: true, Config: &gate.ImageConfig{User: "1000", OS: "linux", Architecture: "amd64"}, Examined: true,
 	}
 }
 
@@ -357,10 +357,27 @@ func randomEvidence(r *rand.Rand) gate.Evidence {
 		e.Malware.Found = append(e.Malware.Found, gate.Infection{Signature: []string{"A", "B"}[r.IntN(2)], Path: "a"})
 	}
 	e.Looked = gate.Look{Secrets: r.IntN(8) > 0, Malware: r.IntN(8) > 0}
+	for range r.IntN(3) {
+		e.Inventory.Packages = append(e.Inventory.Packages, randomPackage(r))
+	}
+	if r.IntN(4) == 0 {
+		e.Config = &gate.ImageConfig{User: []string{"", "0", "1000"}[r.IntN(3)], Labels: map[string]string{"team": []string{"shop", "bank"}[r.IntN(2)]}}
+	}
+	if r.IntN(16) == 0 {
+		e.ConfigExamined, e.Config = false, nil
+	}
+	e.Inventory.OS.ID, e.EndOfLife = []string{"debian", ""}[r.IntN(2)], noon.Add(time.Duration(r.IntN(3)-1)*time.Hour)
 	for range r.IntN(2) {
 		e.Gaps = append(e.Gaps, gate.Gap{Kind: gate.GapKinds()[r.IntN(len(gate.GapKinds()))], Why: "x"})
 	}
 	return e
+}
+
+func randomPackage(r *rand.Rand) gate.Found {
+	licenses := [][]string{nil, {"MIT"}, {"AGPL-3.0-only"}, {"MIT OR AGPL-3.0-only"}}
+	return gate.Found{Path: "a", Package: gate.Package{
+		Type: []string{"deb", "npm"}[r.IntN(2)], Name: []string{"tar", "zlib"}[r.IntN(2)], Version: "1", Licenses: licenses[r.IntN(4)],
+	}}
 }
 
 func randomFinding(r *rand.Rand) gate.Finding {
@@ -385,11 +402,30 @@ func randomPolicies(t testing.TB, r *rand.Rand) *gate.PolicySet {
 	if r.IntN(2) == 0 {
 		p.Malware = &gate.MalwareRule{Warn: r.IntN(2) == 0}
 	}
+	randomInputs(r, &p)
 	set := &gate.PolicySet{Policies: []gate.Policy{p}}
 	for range r.IntN(3) {
 		set.Waivers = append(set.Waivers, randomWaiver(t, r, "CVE-1", "CVE-2"))
 	}
 	return set
+}
+
+// randomInputs has p ask, now and then, for what an image is.
+func randomInputs(r *rand.Rand, p *gate.Policy) {
+	seldom := func() bool { return r.IntN(6) == 0 }
+	if seldom() {
+		p.DenyPackages = []gate.PackagePattern{{Type: "*", Name: "zl*", Version: "*"}}
+	}
+	if seldom() {
+		p.Licenses = &gate.LicenseRule{Deny: []string{"AGPL-3.0-or-later"}, DenyUnknown: r.IntN(2) == 0}
+	}
+	if seldom() {
+		p.OS = &gate.OSRule{DenyEndOfLife: r.IntN(2) == 0, Allow: []gate.OSPattern{{ID: "debian", Version: "*"}}[:r.IntN(2)]}
+	}
+	if seldom() {
+		p.Image.RequireLabels = []gate.LabelPattern{{Name: "team", Value: "shop"}}
+	}
+	p.Image.DenyRootUser, p.Image.UnsafeHostileConfig = seldom(), r.IntN(2) == 0
 }
 
 func randomWaiver(t testing.TB, r *rand.Rand, ids ...string) gate.Waiver {
@@ -434,6 +470,39 @@ var laws = []struct {
 		e.Looked = gate.Look{}
 		mustStayDenied(t, v, gate.Decide(set, e, noon))
 	}},
+	{"adding a package never admits", func(t *testing.T, r *rand.Rand, set *gate.PolicySet, e gate.Evidence, v gate.Verdict) {
+		e.Inventory.Packages = append(slices.Clone(e.Inventory.Packages), randomPackage(r))
+		mustStayDenied(t, v, gate.Decide(set, e, noon))
+	}},
+	{"a licence to choose instead never denies", func(t *testing.T, r *rand.Rand, set *gate.PolicySet, e gate.Evidence, v gate.Verdict) {
+		before := e
+		before.Inventory.Packages = append(slices.Clone(e.Inventory.Packages), gate.Found{Package: gate.Package{Type: "deb", Name: "x", Licenses: []string{"AGPL-3.0-only"}}})
+		e.Inventory.Packages = append(slices.Clone(e.Inventory.Packages), gate.Found{Package: gate.Package{Type: "deb", Name: "x", Licenses: []string{"AGPL-3.0-only OR MIT"}}})
+		mustStayDenied(t, gate.Decide(set, e, noon), gate.Decide(set, before, noon))
+	}},
+	{"a config that says nothing never admits", func(t *testing.T, r *rand.Rand, set *gate.PolicySet, e gate.Evidence, v gate.Verdict) {
+		for _, c := range []*gate.ImageConfig{nil, {}} {
+			if e.Config = c; c == nil && e.ConfigExamined {
+				e.Gaps = append(slices.Clone(e.Gaps), gate.Gap{Kind: gate.GapConfig, Why: "it cannot be read"})
+			}
+			if !e.ConfigExamined {
+				e.Config = nil
+			}
+			mustStayDenied(t, v, gate.Decide(set, e, noon))
+		}
+	}},
+	{"what is waived as a rule leaves the reasons of the others", func(t *testing.T, r *rand.Rand, set *gate.PolicySet, e gate.Evidence, v gate.Verdict) {
+		rules := gate.WaivableRules()
+		rule := rules[r.IntN(len(rules))]
+		more := *set
+		more.Waivers = append(slices.Clone(set.Waivers), gate.Waiver{Rule: rule, Digest: digestOf("image"), Until: noon.Add(time.Hour)})
+		others := func(v gate.Verdict) []gate.Reason {
+			return slices.DeleteFunc(slices.Concat(v.Reasons, v.Warnings), func(r gate.Reason) bool { return r.Rule == rule || r.Rule == gate.RuleUnexamined })
+		}
+		if diff := cmp.Diff(others(gate.Decide(&more, e, noon)), others(v), cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("waiving %s, other reasons, got/want:\n%s", rule, diff)
+		}
+	}},
 	{"dropping a signature never admits", func(t *testing.T, r *rand.Rand, set *gate.PolicySet, e gate.Evidence, v gate.Verdict) {
 		if len(e.Signatures) > 0 {
 			e.Signatures = e.Signatures[1:]
@@ -459,8 +528,8 @@ var laws = []struct {
 			f := reason.Finding
 			return f != nil && f.ID == w.Vulnerability && (w.Package == "" || w.Package == f.Package.Type+"/"+f.Package.Name)
 		}
-		others := func(v gate.Verdict) []gate.Reason {
-			return slices.DeleteFunc(slices.Concat(v.Reasons, v.Warnings), named)
+		others := func(v gate.Verdict) []gate.Reason { // that the config is unexamined is told where nothing else is
+			return slices.DeleteFunc(slices.Concat(v.Reasons, v.Warnings), func(r gate.Reason) bool { return named(r) || r.Rule == gate.RuleUnexamined })
 		}
 		after := gate.Decide(&more, e, noon)
 		if diff := cmp.Diff(others(after), others(v), cmpopts.EquateEmpty()); diff != "" {

@@ -147,6 +147,8 @@ type SignatureEvidence struct {
 type Evidence struct {
 	Candidate Candidate
 	Manifest  oci.Manifest
+	// FirstSeen is when the candidate was first seen here, UTC; zero when that is not known, and then it is of no age.
+	FirstSeen time.Time
 	// SizeBytes is the size of the manifest itself.
 	SizeBytes int64
 	SignatureEvidence
@@ -155,10 +157,19 @@ type Evidence struct {
 	// OnlyStatements says that every layer was read and is a signature or attestation, JSON that no runtime unpacks. Such a
 	// manifest needs no signature of its own.
 	OnlyStatements bool
+	// ConfigExamined says that the config was read, where there is one to read: Config is then what it says, or there is a gap. Until
+	// then it counts as unknown, and a policy that asks for it denies.
+	ConfigExamined bool
+	// Config is nil when it was not read, could not be, or is none of an image.
+	Config *ImageConfig
+	// ConfigSecrets are the secrets in Config, if the policy looks for them; Path says where in it.
+	ConfigSecrets []Secret
 	// Examined says that the content of the layers is known: Inventory, Findings and Gaps are then complete. Until then they
 	// count as unknown, and a policy that asks for them denies.
 	Examined  bool
 	Inventory Inventory
+	// EndOfLife is when the distribution is no longer mended, UTC; zero when nobody knows, or the policy does not ask.
+	EndOfLife time.Time
 	// Findings is sorted by severity, highest first, then by ID, package and path.
 	Findings []Finding
 	Gaps     []Gap

@@ -47,6 +47,7 @@ type world struct {
 	unscanned   map[oci.Digest][]gate.Gap // what the malware scanner cannot look into, by layer
 	signatureDB string                    // of the malware scanner
 	reading     chan struct{}             // receives a value whenever a layer begins to be read
+	ends        map[string]time.Time      // when distributions are no longer mended, by ID
 
 	mu          sync.Mutex
 	calls       []string
@@ -79,7 +80,14 @@ const maxImageBytes = 1 << 20
 func (w *world) gate() *gate.Gate { return w.gateFor(maxImageBytes) }
 
 func (w *world) gateFor(maxImageBytes int64) *gate.Gate {
-	g := gate.New(w.options(maxImageBytes))
+	return w.gateWith(func(o *gate.Options) { o.MaxImageBytes = maxImageBytes })
+}
+
+// gateWith returns a gate whose options change has changed.
+func (w *world) gateWith(change func(*gate.Options)) *gate.Gate {
+	o := w.options(maxImageBytes)
+	change(&o)
+	g := gate.New(o)
 	w.t.Cleanup(g.Close)
 	return g
 }
@@ -87,9 +95,22 @@ func (w *world) gateFor(maxImageBytes int64) *gate.Gate {
 func (w *world) options(maxImageBytes int64) gate.Options {
 	return gate.Options{
 		Bytes: w, Releases: w, Scanner: w, Advisories: w, Signatures: w, Policies: w, Verdicts: remembers{w}, Inventories: w, Records: w,
-		Attachments: w, Malware: malwareScanner{w}, MalwareMaxAge: malwareMaxAge, MalwareFileBytes: malwareFileBytes,
+		Attachments: w, SecretKinds: secretKinds, EndOfLife: w.endOfLife, Malware: malwareScanner{w}, MalwareMaxAge: malwareMaxAge, MalwareFileBytes: malwareFileBytes,
 		Now: w.clock, Log: slog.New(slog.DiscardHandler), Workers: 4, MaxImageBytes: maxImageBytes, Platforms: []string{"linux/amd64"},
 	}
+}
+
+// secretKinds finds a secret of the kind "token" wherever a text has the word.
+func secretKinds(text []byte) []string {
+	if bytes.Contains(text, []byte("token")) {
+		return []string{"token"}
+	}
+	return nil
+}
+
+func (w *world) endOfLife(inv gate.Inventory) (time.Time, bool) {
+	end, ok := w.ends[inv.OS.ID]
+	return end, ok
 }
 
 func (w *world) clock() time.Time {

@@ -3,7 +3,6 @@ package gate
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -45,7 +44,7 @@ func (g *Gate) gather(ctx context.Context, in Inputs, p Policy, e *Evidence, fre
 
 func (g *Gate) findSignatures(ctx context.Context, in Inputs, p Policy, e *Evidence, fresh bool) error {
 	wanted := p.wanted(*e)
-	if wanted.Nothing() && !p.ReadsLayers() && p.looksAfter() == (Look{}) {
+	if wanted.Nothing() && !p.ReadsLayers() && p.looksAfter() == (Look{}) && !p.needsConfig(*e) && len(p.Expressions) == 0 && p.MinAge == 0 {
 		return nil
 	}
 	if e.Manifest.IsEvidence() {
@@ -172,7 +171,8 @@ func (g *Gate) checkConfig(ctx context.Context, c Candidate, m oci.Manifest, lay
 		return &Gap{Kind: kind, Why: fmt.Sprintf(format, args...)}, nil
 	}
 	if m.Config.Size > maxConfigBytes {
-		return gap(GapConfig, "the config is %d bytes, at most %d are read", m.Config.Size, maxConfigBytes)
+		large := largeConfig(m)
+		return &large, nil
 	}
 	body, err := g.readBlob(ctx, c, m.Config, maxConfigBytes)
 	if err != nil {
@@ -184,19 +184,15 @@ func (g *Gate) checkConfig(ctx context.Context, c Candidate, m oci.Manifest, lay
 		}
 		return nil, nil
 	}
-	var config struct {
-		RootFS struct {
-			DiffIDs []oci.Digest `json:"diff_ids"`
-		} `json:"rootfs"`
+	config, err := parseConfig(body)
+	if err != nil {
+		return gap(GapConfig, "%v", err)
 	}
-	if err := json.Unmarshal(body, &config); err != nil {
-		return gap(GapConfig, "the config is not JSON")
-	}
-	if len(config.RootFS.DiffIDs) != len(layers) {
-		return gap(GapConfig, "the config names %d layers, the manifest %d", len(config.RootFS.DiffIDs), len(layers))
+	if len(config.DiffIDs) != len(layers) {
+		return gap(GapConfig, "the config names %d layers, the manifest %d", len(config.DiffIDs), len(layers))
 	}
 	for i, l := range layers {
-		if l.DiffID != "" && l.DiffID != config.RootFS.DiffIDs[i] {
+		if l.DiffID != "" && l.DiffID != config.DiffIDs[i] {
 			return gap(GapConfig, "the config and the manifest disagree about layer %s", short(l.Layer))
 		}
 	}

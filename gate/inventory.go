@@ -5,6 +5,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strings"
 
 	"github.com/tidewaiter/tidewaiter/oci"
 )
@@ -84,6 +85,17 @@ type OS struct {
 	Name    string `json:"name,omitempty"`
 }
 
+// LicenseFile is what a file states of the licence of a package that another file tells of, perhaps in another layer.
+type LicenseFile struct {
+	// Type, Name and Version say which package; Version is empty where a name says enough.
+	Type    string `json:"type"`
+	Name    string `json:"name"`
+	Version string `json:"version,omitempty"`
+	// Licenses are as in [Package]. Like, when it is not empty, is the name of another package that has the same licences.
+	Licenses []string `json:"licenses,omitempty"`
+	Like     string   `json:"like,omitempty"`
+}
+
 // LayerInventory is what reading one layer found. It depends on the layer's bytes, [InventoryFormat] and whether secrets were looked
 // for, so a layer is read once, ever, and once more for the first policy that asks for secrets.
 type LayerInventory struct {
@@ -106,6 +118,8 @@ type LayerInventory struct {
 	OSRelease map[string]OS `json:"os_release,omitempty"`
 	// Channels maps the path of each file that says where system packages are from to what it says, sorted; see [Inventory].
 	Channels map[string][]string `json:"channels,omitempty"`
+	// LicenseFiles maps the path of each file that states the licence of a package which another file tells of to what it states.
+	LicenseFiles map[string]LicenseFile `json:"license_files,omitempty"`
 	// SecretsRead says that secrets were looked for; else Secrets is empty for want of looking. Sorted by path, then kind.
 	SecretsRead bool     `json:"secrets_read,omitempty"`
 	Secrets     []Secret `json:"secrets,omitempty"`
@@ -153,6 +167,7 @@ func Merge(layers []LayerInventory) Inventory {
 	files := map[string]origin{}
 	releases := map[string]OS{}
 	channels := map[string][]string{}
+	licenses := map[string]LicenseFile{}
 	merged := Inventory{secretsRead: true}
 	for _, l := range layers {
 		merged.secretsRead = merged.secretsRead && l.SecretsRead
@@ -160,11 +175,13 @@ func Merge(layers []LayerInventory) Inventory {
 		maps.DeleteFunc(files, func(p string, _ origin) bool { return hidden(p) })
 		maps.DeleteFunc(releases, func(p string, _ OS) bool { return hidden(p) })
 		maps.DeleteFunc(channels, func(p string, _ []string) bool { return hidden(p) })
+		maps.DeleteFunc(licenses, func(p string, _ LicenseFile) bool { return hidden(p) })
 		for _, f := range l.Files {
 			files[f.Path] = origin{f, l.Layer}
 		}
 		maps.Copy(releases, l.OSRelease)
 		maps.Copy(channels, l.Channels)
+		maps.Copy(licenses, l.LicenseFiles)
 		merged.Gaps = append(merged.Gaps, l.Gaps...)
 		for _, s := range l.Secrets {
 			s.Layer = l.Layer
@@ -183,10 +200,45 @@ func Merge(layers []LayerInventory) Inventory {
 			merged.Packages = append(merged.Packages, Found{Package: pkg, Path: p, Layer: o.layer})
 		}
 	}
+	addLicenses(merged.Packages, licenses)
 	slices.SortFunc(merged.Packages, func(a, b Found) int {
 		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Path, b.Path))
 	})
 	return merged
+}
+
+// maxLicenseLinks bounds how many packages are gone through for the licence of one; Debian's never lead further than to the next.
+const maxLicenseLinks = 3
+
+// licensed says which package a [LicenseFile] is about.
+type licensed struct{ kind, name, version string }
+
+// addLicenses gives packages that state no licence what files state of it.
+func addLicenses(packages []Found, files map[string]LicenseFile) {
+	stated := map[licensed]LicenseFile{}
+	for _, p := range slices.Sorted(maps.Keys(files)) {
+		f := files[p]
+		key := licensed{f.Type, f.Name, f.Version}
+		if known, twice := stated[key]; !twice || len(known.Licenses) == 0 { // what a file says counts more than what a link does
+			stated[key] = f
+		}
+	}
+	for i, p := range packages {
+		if len(p.Licenses) > 0 {
+			continue
+		}
+		key := licensed{kind: p.Type, name: p.Name}
+		if p.Type == "nuget" {
+			key = licensed{p.Type, strings.ToLower(p.Name), p.Version}
+		}
+		for range maxLicenseLinks {
+			f := stated[key]
+			if packages[i].Licenses = f.Licenses; f.Like == "" {
+				break
+			}
+			key.name = f.Like
+		}
+	}
 }
 
 // hiddenBy returns whether l hides a path of the layers below it. A lookup climbs from the path to the root, so its cost is the

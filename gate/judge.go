@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
-
-	"github.com/tidewaiter/tidewaiter/oci"
 )
 
 // judgeTimeout bounds one judging from the first byte to the record: the largest images seen, 20 GiB, at 12 MiB/s.
@@ -24,6 +22,7 @@ const maxStarted = 64
 const (
 	StepHold      = "holding"
 	StepVerify    = "verifying signatures"
+	StepConfig    = "reading the config"
 	StepInventory = "reading layers"
 	StepMalware   = "looking for malware"
 	StepMatch     = "matching advisories"
@@ -44,7 +43,7 @@ func (e *NoVerdict) Error() string { return e.Step + ": " + e.Err.Error() }
 // Unwrap returns the cause.
 func (e *NoVerdict) Unwrap() error { return e.Err }
 
-// Options are what a Gate is built from. Every interface but Attachments and Malware is needed.
+// Options are what a Gate is built from. Every interface but Sightings, Attachments and Malware is needed.
 type Options struct {
 	Bytes       Bytes
 	Releases    Releases
@@ -55,6 +54,8 @@ type Options struct {
 	Verdicts    Verdicts
 	Inventories Inventories
 	Records     Records
+	// Sightings may be nil: then nothing has any age.
+	Sightings Sightings
 	// Attachments may be nil: then nothing is known of what is attached to a candidate but by looking.
 	Attachments Attachments
 	// Malware may be nil: then there is no verdict by a policy that asks for malware.
@@ -64,6 +65,12 @@ type Options struct {
 	MalwareMaxAge time.Duration
 	// MalwareFileBytes is the size of the largest file that Malware looks into.
 	MalwareFileBytes int64
+	// EndOfLife returns when the distribution of an image is no longer mended, UTC; ok is false when that is not known. Without it
+	// there is no verdict by policies that ask for that.
+	EndOfLife func(inv Inventory) (end time.Time, ok bool)
+	// SecretKinds returns the kinds of secrets in a text that a config holds, sorted, each once. Without it there is no verdict by
+	// policies that ask for secrets.
+	SecretKinds func(text []byte) []string
 	// Kept is how signatures that were found are kept; the zero value looks for them with every judging.
 	Kept Keeping
 	Now  func() time.Time
@@ -340,6 +347,9 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string],
 	}
 	p, matched := in.Policies.For(in.Candidate.Repository)
 	e := Evidence{Candidate: in.Candidate, Manifest: held.Manifest, SizeBytes: int64(len(held.Content.Raw))}
+	if err := step(StepRecord, func() error { return g.see(ctx, &e) }); err != nil {
+		return Verdict{}, err
+	}
 	if !matched { // certain already: nothing more is fetched
 		return g.conclude(ctx, in, e, step)
 	}
@@ -347,20 +357,31 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string],
 	if err := step(StepVerify, func() error { return g.gatherSignatures(ctx, in, p, &e) }); err != nil {
 		return Verdict{}, err
 	}
+	// The config: another of them. What is certain already and dropped needs none; what is kept is completed below.
+	if p.needsConfig(e) && (!g.isRefused(in, p, e) || p.OnFail == Quarantine && !p.needsLayers(e)) {
+		if err := step(StepConfig, func() error { return g.gatherConfig(ctx, p, &e) }); err != nil {
+			return Verdict{}, err
+		}
+	}
 	if !p.needsLayers(e) {
 		return g.conclude(ctx, in, e, step)
 	}
 	// A refusal that is certain without the layers does not wait for them. Dropped bytes need no further look; bytes that are
 	// kept for review are examined with nobody waiting, unless all their layers are known.
-	if early := Decide(in.Policies, e, g.o.Now()); p.Mode == Enforce && len(early.Reasons) > 1 {
+	if g.isRefused(in, p, e) {
 		known := false
-		if early.Keep {
+		if p.OnFail == Quarantine {
 			if known, err = g.allKnown(ctx, held.Manifest, p.looksFor()); err != nil {
 				return Verdict{}, &NoVerdict{StepInventory, err}
 			}
 		}
 		if !known {
 			return g.conclude(ctx, in, e, step)
+		}
+		if p.needsConfig(e) && !e.ConfigExamined {
+			if err := step(StepConfig, func() error { return g.gatherConfig(ctx, p, &e) }); err != nil {
+				return Verdict{}, err
+			}
 		}
 	}
 	if err := g.gatherLayers(ctx, in, p, &e, p.looksFor(), step); err != nil {
@@ -380,7 +401,7 @@ func (g *Gate) gatherLayers(ctx context.Context, in Inputs, p Policy, e *Evidenc
 		return err
 	}
 	if p.ReadsLayers() {
-		e.Gaps = slices.Clone(e.Inventory.Gaps)
+		e.Gaps = append(e.Gaps, e.Inventory.Gaps...)
 	} else { // nothing else is asked for than what is only warned of
 		e.SecretGaps = slices.Clone(e.Inventory.Gaps)
 	}
@@ -394,7 +415,13 @@ func (g *Gate) gatherLayers(ctx context.Context, in Inputs, p Policy, e *Evidenc
 		}
 	}
 	e.Looked = Look{Secrets: look.Secrets || e.Inventory.secretsRead, Malware: look.Malware}
-	if p.Vulnerabilities != nil {
+	if p.OS != nil && p.OS.DenyEndOfLife {
+		if g.o.EndOfLife == nil {
+			return &NoVerdict{StepInventory, errNoLifetimes}
+		}
+		e.EndOfLife, _ = g.o.EndOfLife(e.Inventory)
+	}
+	if p.matchesAdvisories() {
 		err := step(StepMatch, func() error {
 			findings, gaps, err := g.o.Advisories.Match(ctx, in.Snapshot, e.Inventory)
 			e.Findings, e.Gaps = findings, append(e.Gaps, gaps...)
@@ -443,7 +470,8 @@ func (g *Gate) settle(ctx context.Context, in Inputs, v Verdict, e Evidence, mad
 	if made {
 		g.report(ctx, v)
 	}
-	if made && v.Allowed() && e.Manifest.IsIndex() {
+	// Children of one that is too young are judged too, so that they come of age with it.
+	if young := hasRule(v.Reasons, RuleMinAge); made && (v.Allowed() || young) && e.Manifest.IsIndex() {
 		g.startChildren(v.Candidate(), e.Manifest)
 	}
 	if !v.Allowed() && !v.Keep {
@@ -469,15 +497,6 @@ func (g *Gate) report(ctx context.Context, v Verdict) {
 		"digest", v.Digest.String(), "media_type", v.MediaType, "policy", v.Policy, "rules", slices.Compact(rules),
 		"reasons", v.Summary(), "warnings", v.WarningSummary(), "waived", len(v.Waived), "findings", len(v.Findings),
 		"packages", v.Packages, "complete", v.Complete, "snapshot", v.SnapshotID)
-}
-
-// startChildren judges, ahead of the client that is about to ask, the children of an admitted index for the usual platforms.
-func (g *Gate) startChildren(index Candidate, m oci.Manifest) {
-	for _, child := range m.Manifests {
-		if child.Platform != nil && slices.Contains(g.o.Platforms, child.Platform.OS+"/"+child.Platform.Architecture) {
-			g.Start(Candidate{Repository: index.Repository, Digest: child.Digest})
-		}
-	}
 }
 
 // Examine returns the verdict on c as [Gate.Judge] does, but with everything looked into that the policy asks for: also where the
@@ -536,8 +555,18 @@ func (g *Gate) examine(ctx context.Context, in Inputs) (Verdict, error) {
 	}
 	p, _ := in.Policies.For(in.Candidate.Repository)
 	e := Evidence{Candidate: in.Candidate, Manifest: held.Manifest, SizeBytes: int64(len(held.Content.Raw))}
-	if err := g.gatherLayers(ctx, in, p, &e, p.looksFor().and(p.looksAfter()), step); err != nil {
+	if err := step(StepRecord, func() error { return g.see(ctx, &e) }); err != nil {
 		return Verdict{}, err
+	}
+	if p.needsConfig(e) {
+		if err := step(StepConfig, func() error { return g.gatherConfig(ctx, p, &e) }); err != nil {
+			return Verdict{}, err
+		}
+	}
+	if look := p.looksFor().and(p.looksAfter()); p.needsLayers(e) || look != (Look{}) {
+		if err := g.gatherLayers(ctx, in, p, &e, look, step); err != nil {
+			return Verdict{}, err
+		}
 	}
 	if err := step(StepVerify, func() error { return g.gatherSignatures(ctx, in, p, &e) }); err != nil {
 		return Verdict{}, err

@@ -85,6 +85,14 @@ func TestJudge(t *testing.T) {
 		w := newWorld(t)
 		w.set.Policies[0].Vulnerabilities = nil
 		v, err := w.gate().Judge(t.Context(), w.image(w.blob(gzipLayer, "layer")))
+		if err != nil || !v.Allowed() || w.count("open "+gzipLayer) != 0 || w.count("open "+oci.MediaTypeConfig) != 1 {
+			t.Errorf("got %s, %v, calls %q", v.Decision, err, w.calls)
+		}
+	})
+	t.Run("a policy without rules about the config reads nothing but the manifest", func(t *testing.T) {
+		w := newWorld(t)
+		w.set.Policies[0].Vulnerabilities, w.set.Policies[0].Image.UnsafeHostileConfig = nil, true
+		v, err := w.gate().Judge(t.Context(), w.image(w.blob(gzipLayer, "layer")))
 		if err != nil || !v.Allowed() || w.count("open") != 0 {
 			t.Errorf("got %s, %v, calls %q", v.Decision, err, w.calls)
 		}
@@ -102,8 +110,8 @@ func TestJudge(t *testing.T) {
 func TestErrorsAreNeitherAdmissionNorDenial(t *testing.T) {
 	for _, step := range []struct{ call, want string }{
 		{"look up verdict", gate.StepRecord}, {"hold", gate.StepHold}, {"verify", gate.StepVerify}, {"inventory", gate.StepInventory},
-		{"open", gate.StepInventory}, {"scan", gate.StepInventory}, {"record inventory", gate.StepInventory},
-		{"open " + oci.MediaTypeConfig, gate.StepInventory}, {"match", gate.StepMatch}, {"record verdict", gate.StepRecord}, {"release", gate.StepRelease},
+		{"open " + gzipLayer, gate.StepInventory}, {"scan", gate.StepInventory}, {"record inventory", gate.StepInventory},
+		{"open " + oci.MediaTypeConfig, gate.StepConfig}, {"match", gate.StepMatch}, {"record verdict", gate.StepRecord}, {"release", gate.StepRelease},
 	} {
 		t.Run("when it breaks at: "+step.call, func(t *testing.T) {
 			w := newWorld(t)
@@ -465,7 +473,7 @@ func TestLayersThatCannotBeLookedInto(t *testing.T) {
 		layer := w.blob(gzipLayer, "layer")
 		layer.Size = 1 << 20
 		v, err := w.gate().Judge(t.Context(), w.image(layer))
-		if err != nil || v.Allowed() || v.Reasons[0].Gap.Kind != gate.GapLimit || w.count("open") != 0 {
+		if err != nil || v.Allowed() || v.Reasons[0].Gap.Kind != gate.GapLimit || w.count("open "+gzipLayer) != 0 {
 			t.Errorf("got %s (%s), %v", v.Decision, v.Summary(), err)
 		}
 	})

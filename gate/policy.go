@@ -71,6 +71,18 @@ type Policy struct {
 	// Malware is nil when the policy does not look into layers for it.
 	Malware *MalwareRule
 	Image   ImageRule
+	// DenyPackages are packages that may not be in an image.
+	DenyPackages []PackagePattern
+	// Licenses is nil when the policy does not look at licences, and OS when it does not look at distributions.
+	Licenses *LicenseRule
+	OS       *OSRule
+	// Expressions are conditions of the policy's own, each of which denies.
+	Expressions []ExpressionRule
+	// MinAge is how long a candidate must have been known here; 0 for no time.
+	MinAge time.Duration
+	// LastGood is for how long after a tag has moved on what it stood for before may be served in its place, while that alone is allowed;
+	// 0 for not at all. No verdict depends on it.
+	LastGood time.Duration
 	// TolerateGaps are the kinds of gaps that do not deny.
 	TolerateGaps []GapKind
 }
@@ -80,9 +92,15 @@ func (p Policy) matches(name string) bool {
 	return slices.ContainsFunc(p.Match, fits) && !slices.ContainsFunc(p.Except, fits)
 }
 
-// ReadsLayers reports whether the policy asks for what only the content of layers can tell,
-// before there is a verdict.
-func (p Policy) ReadsLayers() bool { return p.Vulnerabilities != nil || p.looksFor() != Look{} }
+// ReadsLayers reports whether the policy asks for what only the content of layers can tell, before there is a verdict.
+func (p Policy) ReadsLayers() bool {
+	return p.Vulnerabilities != nil || p.looksFor() != Look{} || len(p.DenyPackages) > 0 || p.Licenses != nil || p.OS != nil || p.expressionsRead().Layers
+}
+
+// matchesAdvisories reports whether the policy asks for findings.
+func (p Policy) matchesAdvisories() bool {
+	return p.Vulnerabilities != nil || p.expressionsRead().Findings
+}
 
 // looksFor returns what is looked for in layers, besides packages, before there is a verdict.
 func (p Policy) looksFor() Look {
@@ -135,12 +153,20 @@ type MalwareRule struct {
 	Warn bool
 }
 
-// ImageRule bounds the manifest itself.
+// ImageRule bounds the manifest and config themselves.
 type ImageRule struct {
 	// MaxBytes is the largest sum of config and layers, compressed; 0 for no limit of the policy's own.
 	MaxBytes int64
 	// UnsafeForeignLayers admits layers that clients fetch from elsewhere, past us.
 	UnsafeForeignLayers bool
+	// UnsafeHostileConfig admits configs with values that are known to break runtimes or lead out of them.
+	UnsafeHostileConfig bool
+	// DenyRootUser denies images that run as root unless they are told otherwise.
+	DenyRootUser bool
+	// RequireLabels must all be there.
+	RequireLabels []LabelPattern
+	// MaxBaseAge is how old what the image is built upon may be, by the image's own word; 0 for any age.
+	MaxBaseAge time.Duration
 }
 
 // Waiver excepts a named risk from denying, for some repositories or one digest, until a time. It has a reason and an author.

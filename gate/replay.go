@@ -87,6 +87,9 @@ func (g *Gate) replaying(set *PolicySet, fetch bool) *Gate {
 	if !o.Kept.off() {
 		o.Kept.Records = replayedSignatures{o.Kept.Records}
 	}
+	if o.Sightings != nil {
+		o.Sightings = replayedSightings{o.Past}
+	}
 	o.Log, o.Observe, o.Decided, o.Changed, o.Overturns, o.Platforms = slog.New(slog.DiscardHandler), nil, nil, nil, nil, nil
 	again := New(o)
 	again.replay = r
@@ -292,3 +295,15 @@ func (s replayedSignatures) KeptSignatures(ctx context.Context, c Candidate) (Ke
 }
 
 func (replayedSignatures) KeepSignatures(context.Context, KeptSignatures) error { return nil }
+
+// replayedSightings are those that verdicts tell of.
+type replayedSightings struct{ past Past }
+
+// FirstSeen returns the zero time for what has no verdict. Whatever is held has been seen before.
+func (s replayedSightings) FirstSeen(ctx context.Context, c Candidate) (time.Time, error) {
+	if s.past == nil {
+		return time.Time{}, nil
+	}
+	v, _, err := s.past.Newest(ctx, c)
+	return v.FirstSeen, err
+}

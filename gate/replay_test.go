@@ -94,9 +94,9 @@ func (w *world) made() int {
 	return len(w.calls)
 }
 
-// told is what of a verdict depends on policies and evidence. How many packages there are is known to whoever was asked for more than the
+// essence is what of a verdict depends on policies and evidence. How many packages there are is known to whoever was asked for more than the
 // policy asks for; what is only warned of is not known to whoever is not complete.
-func told(v gate.Verdict, complete bool) gate.Verdict {
+func essence(v gate.Verdict, complete bool) gate.Verdict {
 	v.JudgedAt, v.Until, v.Key, v.Packages = time.Time{}, time.Time{}, "", 0
 	if !complete {
 		later := func(r gate.Reason) bool { return r.Rule == gate.RuleSecrets || r.Rule == gate.RuleMalware }
@@ -207,7 +207,7 @@ func TestReplayingThePoliciesInForceChangesNothing(t *testing.T) {
 				t.Errorf("seed %d: of %s unknown %q, %v", seed, c, got.Unknown, err)
 				continue
 			}
-			if diff := cmp.Diff(told(got.Verdict, got.Verdict.Complete), told(want[c], got.Verdict.Complete), cmpopts.EquateEmpty()); diff != "" {
+			if diff := cmp.Diff(essence(got.Verdict, got.Verdict.Complete), essence(want[c], got.Verdict.Complete), cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("seed %d: replayed -, judged +:\n%s", seed, diff)
 			}
 		}

@@ -52,10 +52,20 @@ const (
 	RuleVulnerabilities Rule = "vulnerabilities" // a finding at or above deny_at
 	RuleDenyList        Rule = "deny-list"       // a finding the policy names
 	RuleMalware         Rule = "malware"         // a file that the malware scanner has a signature of
-	RuleSecrets         Rule = "secrets"         // a credential left in a layer
+	RulePackages        Rule = "packages"        // a package the policy names
+	RuleLicenses        Rule = "licenses"        // a package under a licence that is not allowed
+	RuleEndOfLife       Rule = "end-of-life"     // a distribution that is no longer mended
+	RuleOS              Rule = "os"              // a distribution the policy does not allow
+	RuleSecrets         Rule = "secrets"         // a credential left in a layer or in the config
+	RuleHostileConfig   Rule = "hostile-config"  // a config that is known to break runtimes, or lead out of them
+	RuleRootUser        Rule = "root-user"       // runs as root
+	RuleLabels          Rule = "labels"          // a label the policy asks for is not there, or not what it should be
+	RuleBaseAge         Rule = "base-age"        // built upon what is older than the policy allows
 	RuleGap             Rule = "gap"             // something stayed unexamined
 	RuleSize            Rule = "size"            // larger than the policy allows
 	RuleForeignLayers   Rule = "foreign-layers"  // layers that clients fetch past us
+	RuleCEL             Rule = "cel"             // an expression of the policy's own is true of it
+	RuleMinAge          Rule = "min-age"         // seen here for the first time too recently
 	RuleUnexamined      Rule = "unexamined"      // the layers were not looked into; only together with another reason, early
 )
 
@@ -67,7 +77,10 @@ func Rules() []Rule {
 // WaivableRules returns the rules a waiver may name, in the order reasons are given. That no policy matches, or that nobody has
 // looked, cannot be waived.
 func WaivableRules() []Rule {
-	return []Rule{RuleSignatures, RuleAttestations, RuleDenyList, RuleVulnerabilities, RuleMalware, RuleSecrets, RuleForeignLayers, RuleSize, RuleGap}
+	return []Rule{
+		RuleSignatures, RuleAttestations, RuleDenyList, RuleVulnerabilities, RulePackages, RuleLicenses, RuleEndOfLife, RuleOS, RuleMalware, RuleSecrets,
+		RuleHostileConfig, RuleRootUser, RuleLabels, RuleBaseAge, RuleForeignLayers, RuleSize, RuleMinAge, RuleCEL, RuleGap,
+	}
 }
 
 // Reason is why a candidate is denied, or would be.
@@ -126,6 +139,8 @@ type Verdict struct {
 	// limit, the first waiver to lapse, the end of a grace period and the snapshot's limit.
 	JudgedAt time.Time `json:"judged_at"`
 	Until    time.Time `json:"until"`
+	// FirstSeen is when the candidate was first seen here, UTC; zero when that is not known.
+	FirstSeen time.Time `json:"first_seen,omitzero"`
 	// Key identifies the inputs; the fields below say which they were.
 	Key            string `json:"key"`
 	PolicyRevision string `json:"policy_revision"`

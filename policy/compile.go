@@ -75,16 +75,18 @@ func (d *draft) policy(v value) {
 		"gaps":            func(v value) { p.TolerateGaps = d.gaps(v) },
 		"secrets":         func(v value) { p.Secrets = d.secrets(v) },
 		"malware":         func(v value) { p.Malware = d.malware(v) },
-		"min_age":         nil,
-		"os":              nil,
-		"packages":        nil,
-		"licenses":        nil,
-		"cel":             nil,
+		"os":              func(v value) { p.OS = d.distributions(v) },
+		"packages":        func(v value) { p.DenyPackages = d.packages(v) },
+		"licenses":        func(v value) { p.Licenses = d.licenses(v) },
+		"cel":             func(v value) { d.expressions(v, &p) },
+		"min_age":         func(v value) { p.MinAge, _ = d.duration(v) },
+		"last_good":       func(v value) { p.LastGood, _ = d.duration(v) },
 	})
 	d.need(v, has, "name", "match")
 	if has["vex"] && !has["vulnerabilities"] {
 		d.refuse(v, "vex excuses findings, and without vulnerabilities there are none")
 	}
+	d.checkLooks(v, p)
 	d.policies = append(d.policies, p)
 }
 
@@ -199,19 +201,6 @@ func (d *draft) denyAt(v value) *gate.Severity {
 		return nil
 	}
 	return &lowest
-}
-
-func (d *draft) image(v value) (r gate.ImageRule) {
-	d.mapping(v, fields{
-		"max_bytes": func(v value) { r.MaxBytes = d.size(v) },
-		"deny_foreign_layers": func(v value) {
-			denied, ok := d.flag(v)
-			r.UnsafeForeignLayers = ok && !denied
-		},
-		"deny_root_user": nil,
-		"require_labels": nil,
-	})
-	return r
 }
 
 func (d *draft) size(v value) int64 {

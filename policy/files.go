@@ -105,6 +105,9 @@ func (f *Files) announce(ctx context.Context, before *rules, read rules) {
 		"waivers", len(read.set.Waivers), "waiver_revision", read.set.WaiverRevision,
 		"authorities", len(read.roots.Authorities), "roots_revision", read.roots.Revision)
 	for _, p := range read.set.Policies {
+		if p.Image.UnsafeHostileConfig {
+			f.log.WarnContext(ctx, "unsafe policy: configs that are known to break runtimes are admitted", "policy", p.Name)
+		}
 		if p.Image.UnsafeForeignLayers {
 			f.log.WarnContext(ctx, "unsafe policy: clients may fetch layers from elsewhere, unexamined", "policy", p.Name)
 		}

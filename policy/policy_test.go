@@ -97,6 +97,8 @@ policies:
   - name: production
     match: {repositories: ["docker.io/**", "registry.example_5000/*", "apps/**"], except: ["apps/sandbox/**"]}
     mode: warn
+    min_age: 24h
+    last_good: 720h
     on_fail: quarantine
     require:
       signatures: {any_of: [release-key, ci], all_of: [security], at_least: 2, max_age: 720h, every_child: true}
@@ -108,7 +110,15 @@ policies:
     vex: {any_of: [security, vendor]}
     secrets: warn
     malware: deny
-    image: {max_bytes: 4GiB, deny_foreign_layers: false}
+    image:
+      {max_bytes: 4GiB, deny_foreign_layers: false, deny_hostile_config: false, deny_root_user: true, max_base_age: 720h,
+      require_labels: [org.opencontainers.image.source, "team=a*"]}
+    packages: {deny: ["npm/@acme/*@1.2.*", "*/event-stream"]}
+    licenses: {deny: [AGPL-3.0-only, "GPL-2.0-only WITH x"], allow: [MIT], deny_unknown: true}
+    os: {deny_end_of_life: true, allow: [debian 12, none]}
+    cel:
+      - {name: no-latest, deny_if: "tag == 'latest'", message: pin a version}
+      - {name: small, deny_if: "image.layers > 5"}
     gaps: {tolerate: [limit, no-advisories]}
   - name: rest
     match: {repositories: ["**"]}
@@ -139,6 +149,7 @@ func TestParseReadsEveryField(t *testing.T) {
 				Except: patterns(t, "apps/sandbox/**"),
 				Mode:   gate.Warn,
 				OnFail: gate.Quarantine,
+				MinAge: 24 * time.Hour, LastGood: 720 * time.Hour,
 				Signatures: gate.SignatureRule{
 					AnyOf: []string{"release-key", "ci"}, AllOf: []string{"security"}, AtLeast: 2, MaxAge: 720 * time.Hour, EveryChild: true,
 				},
@@ -156,13 +167,22 @@ func TestParseReadsEveryField(t *testing.T) {
 				Vulnerabilities: &gate.VulnerabilityRule{
 					DenyAt: new(gate.High), OnlyFixable: true, Grace: 168 * time.Hour, Deny: []string{"CVE-2021-44228", "ghsa-x"},
 				},
-				VEX:          []string{"security", "vendor"},
-				Secrets:      &gate.SecretRule{Warn: true},
-				Malware:      &gate.MalwareRule{},
-				Image:        gate.ImageRule{MaxBytes: 4 << 30, UnsafeForeignLayers: true},
+				VEX:     []string{"security", "vendor"},
+				Secrets: &gate.SecretRule{Warn: true},
+				Malware: &gate.MalwareRule{},
+				Image: gate.ImageRule{
+					MaxBytes: 4 << 30, UnsafeForeignLayers: true, UnsafeHostileConfig: true, DenyRootUser: true, MaxBaseAge: 720 * time.Hour,
+					RequireLabels: []gate.LabelPattern{{Name: "org.opencontainers.image.source", Value: "*"}, {Name: "team", Value: "a*"}},
+				},
+				DenyPackages: []gate.PackagePattern{{Type: "npm", Name: "@acme/*", Version: "1.2.*"}, {Type: "*", Name: "event-stream", Version: "*"}},
+				Licenses:     &gate.LicenseRule{Deny: []string{"AGPL-3.0-only", "GPL-2.0-only WITH x"}, Allow: []string{"MIT"}, DenyUnknown: true},
+				OS:           &gate.OSRule{DenyEndOfLife: true, Allow: []gate.OSPattern{{ID: "debian", Version: "12"}, {ID: "none", Version: "*"}}},
+				Expressions: []gate.ExpressionRule{
+					{Name: "no-latest", Message: "pin a version", DenyIf: sees("cel: tag == 'latest'")}, {Name: "small", DenyIf: sees("cel: image.layers > 5")},
+				},
 				TolerateGaps: []gate.GapKind{gate.GapLimit, gate.GapNoAdvisories},
 			},
-			{Name: "rest", File: "full.yaml", Line: 19, Match: patterns(t, "**"), Mode: gate.Enforce, OnFail: gate.Block},
+			{Name: "rest", File: "full.yaml", Line: 29, Match: patterns(t, "**"), Mode: gate.Enforce, OnFail: gate.Block},
 		},
 		Waivers: []gate.Waiver{
 			{
@@ -177,7 +197,7 @@ func TestParseReadsEveryField(t *testing.T) {
 		},
 		Revision: got.Revision, WaiverRevision: got.WaiverRevision,
 	}
-	if diff := cmp.Diff(want, got, samePatterns, sameConditions); diff != "" {
+	if diff := cmp.Diff(want, got, samePatterns, sameConditions, sameExpressions); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
@@ -194,6 +214,16 @@ func conditions(texts ...string) (all []gate.Condition) {
 	}
 	return all
 }
+
+// sees is an expression that is only known by its text.
+type sees string
+
+func (s sees) String() string                 { return string(s) }
+func (sees) Reads() gate.Reads                { return gate.Reads{} }
+func (sees) Holds(gate.Subject) (bool, error) { return false, errors.New("is not asked") }
+
+// sameExpressions compares expressions by their text, as revisions do.
+var sameExpressions = cmp.Comparer(func(a, b gate.Expression) bool { return a.String() == b.String() })
 
 // sameConditions compares conditions by their text, as revisions do.
 var sameConditions = cmp.Comparer(func(a, b gate.Condition) bool { return a.String() == b.String() })

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -29,8 +30,30 @@ type canonicalPolicy struct {
 	Malware         *gate.MalwareRule `json:",omitempty"`
 	MaxBytes        int64
 	ForeignLayers   bool
+	MinAge          time.Duration `json:",omitempty"`
+	LastGood        time.Duration `json:",omitempty"`
 	TolerateGaps    []string
+	HostileConfig   bool                  `json:",omitempty"`
+	RootUser        bool                  `json:",omitempty"`
+	Labels          []gate.LabelPattern   `json:",omitempty"`
+	MaxBaseAge      time.Duration         `json:",omitempty"`
+	DenyPackages    []gate.PackagePattern `json:",omitempty"`
+	Licenses        *canonicalLicenses    `json:",omitempty"`
+	OS              *canonicalOS          `json:",omitempty"`
+	Expressions     []canonicalExpression `json:",omitempty"`
 }
+
+type canonicalLicenses struct {
+	Deny, Allow []string
+	DenyUnknown bool
+}
+
+type canonicalOS struct {
+	DenyEndOfLife bool
+	Allow         []gate.OSPattern
+}
+
+type canonicalExpression struct{ Name, DenyIf, Message string }
 
 type canonicalAttestation struct {
 	PredicateTypes, AnyOf, AllOf, Conditions []string
@@ -84,8 +107,10 @@ func policyRevision(policies []gate.Policy) string {
 			AnyOf: unordered(p.Signatures.AnyOf, itself), AllOf: unordered(p.Signatures.AllOf, itself),
 			AtLeast: p.Signatures.AtLeast, MaxAge: p.Signatures.MaxAge, EveryChild: p.Signatures.EveryChild, VEX: unordered(p.VEX, itself),
 			MaxBytes: p.Image.MaxBytes, ForeignLayers: p.Image.UnsafeForeignLayers,
+			MinAge: p.MinAge, LastGood: p.LastGood,
 			TolerateGaps: unordered(p.TolerateGaps, func(k gate.GapKind) string { return string(k) }),
 		}
+		forms[i].addInputs(p)
 		for _, a := range p.Attestations {
 			forms[i].Attestations = append(forms[i].Attestations, canonicalAttestation{
 				unordered(a.PredicateTypes, itself), unordered(a.AnyOf, itself), unordered(a.AllOf, itself),
@@ -99,6 +124,27 @@ func policyRevision(policies []gate.Policy) string {
 		}
 	}
 	return revision("policies", forms)
+}
+
+// addInputs adds what p says of what images are.
+func (c *canonicalPolicy) addInputs(p gate.Policy) {
+	c.HostileConfig, c.RootUser, c.MaxBaseAge = p.Image.UnsafeHostileConfig, p.Image.DenyRootUser, p.Image.MaxBaseAge
+	c.Labels = ordered(p.Image.RequireLabels, func(l gate.LabelPattern) string { return fmt.Sprintf("%q %q", l.Name, l.Value) })
+	c.DenyPackages = ordered(p.DenyPackages, func(d gate.PackagePattern) string { return fmt.Sprintf("%q %q %q", d.Type, d.Name, d.Version) })
+	if l := p.Licenses; l != nil {
+		c.Licenses = &canonicalLicenses{unordered(l.Deny, itself), unordered(l.Allow, itself), l.DenyUnknown}
+	}
+	if o := p.OS; o != nil {
+		c.OS = &canonicalOS{o.DenyEndOfLife, ordered(o.Allow, func(o gate.OSPattern) string { return fmt.Sprintf("%q %q", o.ID, o.Version) })}
+	}
+	for _, x := range p.Expressions { // in their order, which is that of nothing: whoever turns them has the images judged again
+		c.Expressions = append(c.Expressions, canonicalExpression{x.Name, x.DenyIf.String(), x.Message})
+	}
+}
+
+// ordered returns a copy of all in the order of their texts, which are all that they mean.
+func ordered[T any](all []T, text func(T) string) []T {
+	return slices.SortedFunc(slices.Values(all), func(a, b T) int { return cmp.Compare(text(a), text(b)) })
 }
 
 // waiverRevision identifies what waivers say, in their order: the first that fits is the one a verdict names. It does not depend

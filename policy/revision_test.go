@@ -31,6 +31,10 @@ func eachChange(t *testing.T, v reflect.Value, path string, try func(path string
 		v.Set(reflect.ValueOf(said("changed")))
 		try(path)
 		return
+	case gate.Expression:
+		v.Set(reflect.ValueOf(sees("changed")))
+		try(path)
+		return
 	case oci.Pattern:
 		change("", patterns(t, "changed")[0])
 		return
@@ -169,11 +173,18 @@ policies:
     tolerate:
     - no-advisories
     - limit
-  image: {deny_foreign_layers: False, max_bytes: 4294967296}
+  image: {deny_foreign_layers: False, max_bytes: 4294967296, require_labels: ["team=a*", "org.opencontainers.image.source=*"], max_base_age: 43200m,
+    deny_root_user: TRUE, deny_hostile_config: false}
+  os: {allow: [none, debian  12], deny_end_of_life: true}
+  cel: [{message: "pin  a version", deny_if: "tag == 'latest'", name: no-latest}, {deny_if: image.layers > 5, name: small}]
+  licenses: {deny_unknown: true, allow: [MIT], deny: [GPL-2.0-only WITH x, AGPL-3.0-only]}
+  packages: {deny: ["*/event-stream", "npm/@acme/*@1.2.*"]}
   vulnerabilities: {deny: [ghsa-x, CVE-2021-44228], grace: 10080m, only_fixable: TRUE, deny_at: "high"}
   on_fail: "quarantine"
   secrets: "warn"
   malware: deny
+  last_good: 43200m
+  min_age: 86400s
   vex: {any_of: [vendor, security]}
   mode: 'warn'
   match:

@@ -51,6 +51,7 @@ func actionOf(q oci.Request) access.Action {
 // identify notes who sends the request.
 func (p *Proxy) identify(x *exchange, r *http.Request) (err error) {
 	x.caller, err = p.o.Callers.Identify(r)
+	x.by = x.client(r)
 	return err
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tidewaiter/tidewaiter/access"
 	"github.com/tidewaiter/tidewaiter/oci"
+	"github.com/tidewaiter/tidewaiter/trail"
 )
 
 // copyBufferBytes is how much is copied at a time where the connection cannot take a file itself: large enough to amortise the
@@ -106,7 +107,9 @@ type exchange struct {
 	request oci.Request
 	repo    oci.Repository
 	caller  access.Caller
-	err     error
+	// by is the caller as the trail has it.
+	by  trail.Client
+	err error
 }
 
 // finish counts and logs the exchange. A panic is answered with a 500 that says nothing, or, when it is too late for that, by

@@ -27,6 +27,8 @@ type judge struct {
 	verdicts map[gate.Candidate]gate.Verdict
 	failures map[gate.Candidate]error
 	steps    map[gate.Candidate]string
+	// tagVerdicts are the verdicts on asking by tags; any other is allowed.
+	tagVerdicts map[string]gate.Verdict
 
 	mu              sync.Mutex
 	judged, started []gate.Candidate // guarded by mu
@@ -44,6 +46,15 @@ func (j *judge) Judge(ctx context.Context, c gate.Candidate) (gate.Verdict, erro
 		return gate.Verdict{}, err
 	}
 	return j.verdicts[c], nil // the zero Verdict, a denial, for what nobody has thought of
+}
+
+func (j *judge) JudgeTag(c gate.Candidate, tag string) gate.Verdict {
+	v, ok := j.tagVerdicts[tag]
+	if !ok {
+		v.Decision = gate.Allow
+	}
+	v.Repository, v.Digest = c.Repository, c.Digest
+	return v
 }
 
 func (j *judge) Start(c gate.Candidate) {

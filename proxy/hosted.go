@@ -88,6 +88,7 @@ func (p *Proxy) resolveHosted(ctx context.Context, x *exchange, q oci.Request) (
 	if err != nil {
 		return oci.Descriptor{}, failure("could not resolve the tag", err)
 	}
+	p.resolved(ctx, x, q.Tag, tag.Pushed.Digest)
 	if tag.Served.Digest == "" || p.seesPending(x) {
 		return tag.Pushed, nil
 	}
@@ -121,13 +122,13 @@ func (p *Proxy) servePending(x *exchange, r *http.Request, q oci.Request) error 
 		return err
 	}
 	if r.Method == http.MethodHead {
-		return writeManifest(x.answer, r, manifest{desc: desc})
+		return p.sendManifest(x, r, manifest{desc: desc})
 	}
 	content, err := p.o.Hosted.Pushed.Manifest(r.Context(), gate.Candidate{Repository: x.repo, Digest: desc.Digest})
 	if err != nil {
 		return failure("could not read the manifest", err)
 	}
-	return writeManifest(x.answer, r, manifest{desc: content.Descriptor(), raw: content.Raw})
+	return p.sendManifest(x, r, manifest{desc: content.Descriptor(), raw: content.Raw})
 }
 
 // openPending opens a blob for those who push to the repository.

@@ -25,13 +25,17 @@ type manifest struct {
 	warning string
 	// stale says that the tag was answered from memory.
 	stale bool
+	// replaces is what the tag stands for, when this is what it stood for before; refusal is why that is not to be had.
+	replaces oci.Digest
+	refusal  string
 }
 
 // serveManifest answers end-3.
 //
 // Clients resolve by HEAD and show a refusal's text only if it comes with the GET that follows. So a HEAD gives the digest and
 // starts the judging, and the GET waits for the verdict and carries the refusal. For a tag asked for by a mirror's client that is
-// not enough: it would take any refusal as a reason to ask the origin. It gets a tombstone, unless it has yet to show who it is.
+// not enough: it would take any refusal as a reason to ask the origin. It gets a tombstone, unless it has yet to show who it is. Where
+// what a tag stood for before may be served in place of what is refused, a HEAD waits for the verdict too, and tells what a GET gets.
 // refused is why the caller may not ask for the repository; nil if it may.
 func (p *Proxy) serveManifest(x *exchange, r *http.Request, q oci.Request, refused error) error {
 	if refused != nil {
@@ -68,14 +72,14 @@ func (p *Proxy) serveJudged(x *exchange, r *http.Request, q oci.Request, refused
 	m, err := manifest{}, refused
 	switch {
 	case err != nil:
-	case r.Method == http.MethodHead && !mirroredTag:
+	case r.Method == http.MethodHead && !mirroredTag && !p.servesLastGood(x, q):
 		m, err = p.statManifest(r.Context(), x, q)
 	default:
 		m, err = p.openManifest(r.Context(), x, q)
 	}
 	switch {
 	case err == nil:
-		return writeManifest(x.answer, r, m)
+		return p.sendManifest(x, r, m)
 	case r.Method == http.MethodHead && mirroredTag && !oci.IsMissing(err):
 		return p.writeTombstone(x.answer, x.repo, err)
 	default:
@@ -83,27 +87,39 @@ func (p *Proxy) serveJudged(x *exchange, r *http.Request, q oci.Request, refused
 	}
 }
 
-// openManifest returns an allowed manifest, waiting for the verdict.
+// openManifest returns an allowed manifest, waiting for the verdict: what q asks for or, where that may be, what its tag stood for before.
 // Errors: an oci.Error of code DENIED when it is denied; others when there is no verdict.
 func (p *Proxy) openManifest(ctx context.Context, x *exchange, q oci.Request) (manifest, error) {
-	repo := x.repo
 	desc, stale, err := p.resolve(ctx, x, q)
 	if err != nil {
 		return manifest{}, err
 	}
-	hold, cancel := context.WithTimeout(ctx, p.o.Hold)
-	defer cancel()
-	m, err := p.admitted(ctx, hold, gate.Candidate{Repository: repo, Digest: desc.Digest})
+	c := gate.Candidate{Repository: x.repo, Digest: desc.Digest}
+	warning, err := p.judgeTag(c, q)
 	if err != nil {
 		return manifest{}, err
 	}
-	if q.NS != "" && q.Tag != "" {
-		if err := p.childrenAllowed(hold, repo, m); err != nil {
-			return manifest{}, err
+	wait, lastGood := p.o.Hold, p.servesLastGood(x, q)
+	if lastGood { // both waits together are no longer than one
+		wait -= min(lastGoodHold, wait/2)
+	}
+	hold, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	m, err := p.admitted(ctx, hold, c)
+	whole := err
+	if err == nil && q.Tag != "" && (q.NS != "" || lastGood) {
+		whole = p.childrenAllowed(hold, x.repo, m)
+	}
+	if q.NS != "" { // other clients may have what is admitted of an index
+		err = whole
+	}
+	if why := whyLastGood(hold, whole); lastGood && why != "" && ctx.Err() == nil {
+		if good, ok := p.lastGood(ctx, x, q, desc.Digest, whole, why); ok {
+			return good, nil
 		}
 	}
 	m.stale = stale
-	return m, nil
+	return m.warned(warning), err
 }
 
 // statManifest returns what a manifest is, and its content only if it is known to be allowed. A digest that was released here
@@ -115,6 +131,10 @@ func (p *Proxy) statManifest(ctx context.Context, x *exchange, q oci.Request) (m
 		return manifest{}, err
 	}
 	c := gate.Candidate{Repository: repo, Digest: desc.Digest}
+	warning, err := p.judgeTag(c, q)
+	if err != nil {
+		return manifest{}, err
+	}
 	released, err := p.o.History.Released(ctx, c)
 	if err != nil {
 		return manifest{}, unavailable("could not look up what was released", err)
@@ -124,7 +144,7 @@ func (p *Proxy) statManifest(ctx context.Context, x *exchange, q oci.Request) (m
 		defer cancel()
 		m, err := p.admitted(ctx, hold, c)
 		m.stale = stale
-		return m, err
+		return m.warned(warning), err
 	}
 	if desc.MediaType == "" { // nobody has told it and the size yet
 		if desc, stale, err = p.o.Resolver.Resolve(ctx, repo, q.Digest.String()); err != nil {
@@ -135,7 +155,7 @@ func (p *Proxy) statManifest(ctx context.Context, x *exchange, q oci.Request) (m
 		}
 	}
 	p.o.Judge.Start(c)
-	return manifest{desc: desc, stale: stale}, nil
+	return manifest{desc: desc, stale: stale, warning: warning}, nil
 }
 
 // resolve returns the descriptor q asks for; of a digest at an upstream nothing more than that.
@@ -148,6 +168,9 @@ func (p *Proxy) resolve(ctx context.Context, x *exchange, q oci.Request) (desc o
 		return oci.Descriptor{Digest: q.Digest}, false, nil
 	}
 	desc, stale, err = p.o.Resolver.Resolve(ctx, x.repo, q.Tag)
+	if err == nil && !stale {
+		p.resolved(ctx, x, q.Tag, desc.Digest)
+	}
 	return desc, stale, failure("could not resolve the tag", err)
 }
 
@@ -228,6 +251,9 @@ func writeManifest(w *answer, r *http.Request, m manifest) error {
 	}
 	if m.stale {
 		addWarning(h, 110, staleWarning)
+	}
+	if m.replaces != "" {
+		markLastGood(h, m)
 	}
 	if m.raw != nil {
 		return writeContent(w, r, m.desc, bytes.NewReader(m.raw))

@@ -14,10 +14,11 @@ type metrics struct {
 	duration   *prometheus.HistogramVec
 	bytes      *prometheus.CounterVec
 	tombstones prometheus.Counter
+	lastGood   *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
-	return &metrics{
+	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tidewaiter_requests_total",
 			Help: "Requests answered, by kind and class of status; broken counts answers broken off in the middle.",
@@ -35,11 +36,19 @@ func newMetrics() *metrics {
 			Name: "tidewaiter_tombstones_total",
 			Help: "Mirror requests answered with the digest of a refusal.",
 		}),
+		lastGood: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidewaiter_last_good_total",
+			Help: "Requests by tag answered with what the tag stood for before, by why what it stands for now is not to be had.",
+		}, []string{"why"}),
 	}
+	for _, why := range []string{lastGoodDenied, lastGoodPending} { // there from the start, so that whoever alerts sees the first one
+		m.lastGood.WithLabelValues(why)
+	}
+	return m
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.duration, m.bytes, m.tombstones}
+	return []prometheus.Collector{m.requests, m.duration, m.bytes, m.tombstones, m.lastGood}
 }
 
 func (m *metrics) count(kind oci.Kind, a *answer, took time.Duration, broken bool) {

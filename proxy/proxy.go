@@ -35,6 +35,8 @@ type Judge interface {
 	Judge(ctx context.Context, c gate.Candidate) (gate.Verdict, error)
 	// Start begins to judge c and does not wait.
 	Start(c gate.Candidate)
+	// JudgeTag returns the verdict on asking for c by a tag, besides that on c itself. It does not wait for anything.
+	JudgeTag(c gate.Candidate, tag string) gate.Verdict
 }
 
 // Released opens what has been released, and has no way to open anything else. Implementations are safe for concurrent use.
@@ -78,7 +80,7 @@ type History interface {
 	Released(ctx context.Context, c gate.Candidate) (bool, error)
 }
 
-// Options are what a Proxy is built from. Every interface and Log are needed; Hosted is nil where nothing is pushed.
+// Options are what a Proxy is built from. Every interface before Log, and Log, are needed; Hosted is nil where nothing is pushed.
 type Options struct {
 	Callers   Callers
 	Rights    Rights
@@ -93,6 +95,9 @@ type Options struct {
 	Hosted          *Hosted
 	// Statements are what we state about manifests ourselves; nil for nothing.
 	Statements Statements
+	// Trail may be nil for nobody who is told, LastGood for nothing that is served in place of something else.
+	Trail    Trail
+	LastGood LastGood
 	// AdminURL is where people find the console; denials point there. Empty for no pointer.
 	AdminURL string
 	// Hold is how long a client waits for a verdict; 0 for 55 s.

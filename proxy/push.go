@@ -50,6 +50,9 @@ func (p *Proxy) putManifest(x *exchange, r *http.Request, q oci.Request) error {
 	if err != nil {
 		return changeFailure("could not store the manifest", err)
 	}
+	if q.Tag != "" {
+		p.resolved(r.Context(), x, q.Tag, content.Digest)
+	}
 	if stored.Subject != "" {
 		x.answer.Header().Set("OCI-Subject", stored.Subject.String())
 	}

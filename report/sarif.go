@@ -119,8 +119,18 @@ var ruleTexts = map[gate.Rule]string{
 	gate.RuleMatch:      "No policy matches the repository.",
 	gate.RuleSignatures: "A signature the policy asks for is missing.",
 	gate.RuleGap:        "Something could not be examined, and the policy does not tolerate it.",
-	gate.RuleSecrets:    "A credential was left in a layer.",
 	gate.RuleMalware:    "A file in a layer is malware by a signature of the scanner.",
+	gate.RuleSecrets:    "A credential was left in a layer or in the config.",
+
+	gate.RulePackages:      "A package is denied by name.",
+	gate.RuleLicenses:      "A package is under a licence that is not allowed.",
+	gate.RuleEndOfLife:     "The distribution is no longer mended.",
+	gate.RuleOS:            "The distribution is not allowed.",
+	gate.RuleHostileConfig: "The config has values that are known to break runtimes or to lead out of them.",
+	gate.RuleRootUser:      "The image runs as root.",
+	gate.RuleLabels:        "A label the policy asks for is missing or another one.",
+	gate.RuleBaseAge:       "What the image is built upon is too old.",
+	gate.RuleCEL:           "A condition of the policy is true of the image.",
 }
 
 // SARIF returns the report as results: one for each finding of the images that were judged, and one for each other reason of a denial or

@@ -79,6 +79,14 @@ func (w *walk) aside(at string, size int64) func(data []byte) error {
 			return nil
 		}
 	}
+	if license := licenseReader(at); license != nil && size <= maxLicenseFileBytes {
+		return func(data []byte) error {
+			if l, ok := license(data); ok {
+				return w.keepLicense(at, l)
+			}
+			return nil
+		}
+	}
 	read := channelReader(at)
 	if read == nil || size > maxChannelBytes {
 		return nil
@@ -92,6 +100,16 @@ func (w *walk) aside(at string, size int64) func(data []byte) error {
 		}
 		return w.hold(held)
 	}
+}
+
+// keepLicense records what the file or link at p states of a licence.
+func (w *walk) keepLicense(p string, l gate.LicenseFile) error {
+	held := len(p) + len(l.Name) + len(l.Version) + len(l.Like)
+	for _, name := range l.Licenses {
+		held += len(name)
+	}
+	w.licenses[wirePath(p)] = l
+	return w.hold(held)
 }
 
 // spend counts n bytes of files as read.
@@ -160,6 +178,11 @@ func (w *walk) symlink(p place, target string) error {
 		if misleads(at, cleanPath(to)) {
 			w.gap(gate.GapUnresolvedLink, at, fmt.Sprintf("a package database lies behind a link to %q", printable(target)))
 			break
+		}
+	}
+	if l, ok := licenseLink(p.at, target); ok {
+		if err := w.keepLicense(p.at, l); err != nil {
+			return err
 		}
 	}
 	return w.links.add(p.at, target)

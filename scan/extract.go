@@ -94,7 +94,7 @@ func newReaders(dir string, owned *ownership) (*readers, error) {
 		byName: []reader{
 			{name: "npm", wants: packageJSON.matches, read: readNPM},
 			licensedPython(scalibr(wheelegg.New)),
-			scalibr(archive.New),
+			licensedJava(scalibr(archive.New)),
 			{name: "gem", wants: installedGem.matches, read: readGem},
 			named("nuget", depsJSON, readNuGet),
 			named("composer", composerLock, readComposer),

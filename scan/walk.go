@@ -55,6 +55,8 @@ type walk struct {
 	above    map[string]int
 	releases map[string]gate.OS
 	channels map[string][]string
+	// licenses are by the path of the file that states them, as it is written into an inventory.
+	licenses map[string]gate.LicenseFile
 	owned    *ownership
 	// whiteouts and opaque may hold a path more than once.
 	whiteouts, opaque []string
@@ -75,7 +77,7 @@ type walk struct {
 func newWalk(dir string) *walk {
 	return &walk{
 		dir: dir, files: map[string][]gate.Package{}, above: map[string]int{}, releases: map[string]gate.OS{},
-		channels: map[string][]string{}, owned: newOwnership(),
+		channels: map[string][]string{}, licenses: map[string]gate.LicenseFile{}, owned: newOwnership(),
 		marked: map[string]bool{}, regular: map[uint64]bool{}, seed: maphash.MakeSeed(),
 	}
 }
@@ -244,6 +246,7 @@ func (w *walk) keep(p string, packages []gate.Package) error {
 func (w *walk) drop(p string) {
 	delete(w.releases, p)
 	delete(w.channels, wirePath(p))
+	delete(w.licenses, wirePath(p))
 	packages, found := w.files[p]
 	if !found {
 		return
@@ -298,6 +301,9 @@ func (w *walk) result() gate.LayerInventory {
 	}
 	if len(w.channels) > 0 {
 		inv.Channels = w.channels
+	}
+	if len(w.licenses) > 0 {
+		inv.LicenseFiles = w.licenses
 	}
 	return inv
 }

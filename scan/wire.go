@@ -115,6 +115,11 @@ func checkInventory(inv gate.LayerInventory) error {
 			return fmt.Errorf("a channel at %.80q", p)
 		}
 	}
+	for p, l := range inv.LicenseFiles {
+		if err := checkLicense(p, l); err != nil {
+			return err
+		}
+	}
 	if len(inv.Secrets) > maxSecrets {
 		return errors.New("more secrets than are looked for")
 	}
@@ -124,6 +129,15 @@ func checkInventory(inv gate.LayerInventory) error {
 		}
 	}
 	return errors.Join(checkPaths("files", files), checkPaths("whiteouts", inv.Whiteouts), checkPaths("opaque", inv.Opaque))
+}
+
+// checkLicense reports what no file at p would have been taken to state.
+func checkLicense(p string, l gate.LicenseFile) error {
+	long := func(name string) bool { return len(name) > maxLicenseBytes }
+	if cleanPath(p) != p || !packageTypes[l.Type] || l.Name == "" || len(l.Licenses) > maxLicenses || slices.ContainsFunc(l.Licenses, long) {
+		return fmt.Errorf("a licence at %.80q", p)
+	}
+	return nil
 }
 
 // checkPaths reports paths that are not clean or not in order.

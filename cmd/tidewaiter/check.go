@@ -125,6 +125,7 @@ func (in *instance) check(ctx context.Context, reference string, platforms []pla
 	if err != nil {
 		return nil, fmt.Errorf("judging %s: %w", c, err)
 	}
+	v = in.withTag(v, reference)
 	verdicts := []gate.Verdict{v}
 	if !v.Allowed() {
 		return verdicts, nil

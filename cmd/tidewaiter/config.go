@@ -46,6 +46,7 @@ type config struct {
 	Access          accessConfig
 	Statements      statementsConfig
 	Audit           struct{ Path string }
+	Trail           struct{ Keep time.Duration }
 	Webhooks        []any
 	Log             struct{ Level, Format string }
 }
@@ -129,7 +130,7 @@ func defaults() map[string]any {
 		"access.unsafe_anonymous_push": false, "access.basic.htpasswd_file": "",
 		"access.tokens.key_file": "", "access.tokens.ttl": "15m", "access.tokens.realm": "", "access.tokens.robots_file": "",
 		"statements.key_file": "", "statements.kms": "", "statements.verifier": "", "statements.failures": false,
-		"audit.path": "", "log.level": "info", "log.format": "json",
+		"audit.path": "", "trail.keep": "2160h", "log.level": "info", "log.format": "json",
 	}
 }
 
@@ -228,6 +229,7 @@ func (c *config) problems() []error {
 	problem(c.Redis.URL != "" && c.Redis.SealKeyFile == "", "redis.url needs redis.seal_key_file")
 	problem(c.Redis.URL != "" && !isRedisURL(c.Redis.URL), "redis.url is not redis://, rediss:// or unix://") // not shown: it may hold a password
 	problem(!oci.ValidHost(c.DefaultUpstream), "default_upstream: %q is not a host", c.DefaultUpstream)
+	problem(c.Trail.Keep < minTrail, "trail.keep is less than %s", minTrail)
 	problem(c.Gate.Hold <= 0, "gate.hold must be positive")
 	problem(c.Gate.RecheckSignatures < 0, "gate.recheck_signatures must not be negative")
 	problem(c.Gate.Workers < 0, "gate.workers must not be negative")

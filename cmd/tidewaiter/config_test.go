@@ -73,6 +73,7 @@ func TestConfigurationIsReadStrictly(t *testing.T) {
 		"links that lead nowhere":        {"listen: {admin_url: \"admin.test:5001\"}", []string{"listen.admin_url"}},
 		"links of another kind":          {"listen: {admin_url: \"javascript://admin.test/\"}", []string{"listen.admin_url"}},
 		"sources without a registry":     {"advisories: {source: \"trivy-db:2\"}", []string{"advisories.source"}},
+		"trails shorter than a day":      {"trail: {keep: 23h}", []string{"trail.keep"}},
 		"negative times":                 {"advisories: {refresh: -1s, max_age: -1s}", []string{"advisories.refresh", "advisories.max_age"}},
 		"negative keeping":               {"gate: {recheck_signatures: -1s}\nledger: {keep_repeated: -1s}", []string{"gate.recheck_signatures", "ledger.keep_repeated"}},
 		"negative rejudging":             {"rejudge: {workers: -1, per_second: -1}", []string{"rejudge.workers", "rejudge.per_second"}},

@@ -35,6 +35,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/seal"
 	"github.com/tidewaiter/tidewaiter/signing"
 	"github.com/tidewaiter/tidewaiter/signing/kms"
+	"github.com/tidewaiter/tidewaiter/trail"
 	"github.com/tidewaiter/tidewaiter/upstream"
 )
 
@@ -62,6 +63,7 @@ type instance struct {
 	access     *access.Control
 	statements *signing.Statements // nil unless verdicts are stated
 	forwarder  *forward.Forwarder
+	trail      *trail.Trail
 	rejudger   *rejudge.Rejudger
 	// lease asks for work that one of several replicas does at a time, until release is called; nil when there is only this one.
 	lease   func(ctx context.Context, name string) (held bool, release func())
@@ -108,6 +110,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 		return nil, err
 	}
 	in.ledger = ledger.New(driver, in.key, log, time.Now)
+	in.openTrail()
 	if in.verdicts, err = cache.New(cache.Options{RedisURL: c.Redis.URL, Key: in.key, Logger: log}); err != nil {
 		return nil, usageError(err) // nothing is connected to yet: what is wrong is what was written
 	}
@@ -154,8 +157,9 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 
 	in.gate = gate.New(gate.Options{
 		Bytes: in.quarantine, Releases: releases{in.quarantine, in.hosted}, Scanner: in.layers, Advisories: in.advisories, Signatures: verifier,
-		Policies: in.policies, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted},
+		Policies: in.policies, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted}, Sightings: in.trail,
 		Malware: in.malwareScanner(), MalwareMaxAge: c.Malware.MaxAge, MalwareFileBytes: int64(c.Malware.MaxFileBytes),
+		EndOfLife: scan.EndOfLife, SecretKinds: scan.NewSecrets().Kinds,
 		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.decided,
 		Kept:    gate.Keeping{Records: in.ledger, For: c.Gate.RecheckSignatures},
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,

@@ -24,11 +24,12 @@ type meters struct {
 	received  *prometheus.CounterVec
 	forwards  *prometheus.CounterVec
 	access    *prometheus.CounterVec
+	trail     trailMeters
 }
 
 func newMeters() *meters {
 	m := &meters{
-		registry: prometheus.NewRegistry(),
+		registry: prometheus.NewRegistry(), trail: newTrailMeters(),
 		steps: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "tidewaiter_judging_step_duration_seconds", Help: "Time each step of a judging took.",
 			Buckets: []float64{.001, .005, .025, .1, .5, 1, 5, 15, 60, 300},

@@ -110,6 +110,7 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 	running.Go(func() { in.tend(ctx) })
 	running.Go(func() { in.rejudger.Run(ctx) })
 	running.Go(func() { in.thin(ctx) })
+	running.Go(func() { in.trail.Run(ctx) })
 	if c.forwards() {
 		running.Go(func() { in.forwarder.Run(ctx) })
 	}
@@ -186,6 +187,9 @@ func (w waits) Judge(ctx context.Context, c gate.Candidate) (gate.Verdict, error
 // Start implements proxy.Judge.
 func (w waits) Start(c gate.Candidate) { w.judge.Start(c) }
 
+// JudgeTag implements proxy.Judge.
+func (w waits) JudgeTag(c gate.Candidate, tag string) gate.Verdict { return w.judge.JudgeTag(c, tag) }
+
 // buildHandlers returns what answers clients and what answers operators. When ctx ends so do readiness and the waits for verdicts.
 func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, admin http.Handler) {
 	c := in.config
@@ -206,14 +210,17 @@ func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, a
 		Callers: in.access, Rights: in.access,
 		Judge: waits{judge: in.gate, until: ctx}, Released: in.quarantine.Released(), Resolver: resolver{in.upstreams}, Referrers: in.contents(), History: in.ledger,
 		Hosted: in.proxied(), Statements: in.stated(), Log: in.log, DefaultUpstream: c.DefaultUpstream, AdminURL: strings.TrimSuffix(adminURL, "/"), Hold: c.Gate.Hold, Platforms: c.Gate.Platforms,
+		Trail: in.trail, LastGood: lastGood{in.policies, in.trail, time.Now},
 	})
 	in.meters.watch(in, p.Metrics()...)
+	in.meters.trail.watch(in.trail, in.meters.registry)
 	var reviewers console.Access // nil for everybody who reaches the address
 	if c.hasReviewers() {
 		reviewers = in.access
 	}
 	return in.withTokens(p), console.New(console.Options{
-		Access:  reviewers,
+		Access: reviewers,
+		Trail:  in.trail, Judge: whole{in},
 		History: in.ledger, Resolver: in.contents(), Hosts: in.hosted.Hosts, Metrics: in.meters.registry, Log: in.log, Ready: ready,
 		DefaultUpstream: c.DefaultUpstream, Version: version, Unsafe: c.unsafe(), Advisories: in.advisoryFacts,
 	})

@@ -28,7 +28,7 @@ const (
 const anyUpstream = "localhost"
 
 func newVerdict(inv *invocation) *cobra.Command {
-	server, history := "", false
+	server, history, pulls := "", false, false
 	cmd := &cobra.Command{
 		Use:   "verdict REF",
 		Short: "Ask a running proxy what it decided about an image, and why",
@@ -47,7 +47,11 @@ Exit codes: 0 allowed, 1 could not tell (also: never judged), 2 usage error, 3 d
 				return err
 			}
 			verdicts := append([]gate.Verdict{image.Verdict}, image.History...)
-			if err := inv.print(verdicts, func(w io.Writer) error { return printVerdicts(w, verdicts) }); err != nil {
+			var told any = verdicts
+			if pulls {
+				told = seenVerdicts{verdicts, image.Recalled, image.Pulls}
+			}
+			if err := inv.print(told, func(w io.Writer) error { return printSeenVerdicts(w, verdicts, image, pulls) }); err != nil {
 				return err
 			}
 			if !image.Verdict.Allowed() {
@@ -58,6 +62,7 @@ Exit codes: 0 allowed, 1 could not tell (also: never judged), 2 usage error, 3 d
 	}
 	cmd.Flags().StringVar(&server, "server", "http://127.0.0.1:5001", "admin address of the proxy")
 	cmd.Flags().BoolVar(&history, "history", false, "print the verdicts made on the image before, too, newest first")
+	cmd.Flags().BoolVar(&pulls, "pulls", false, "print who pulled the image, too; as JSON, one object with verdicts, recalled and pulls")
 	inv.withOutput(cmd)
 	return cmd
 }

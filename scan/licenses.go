@@ -1,0 +1,367 @@
+package scan
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"encoding/xml"
+	"errors"
+	"io"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+)
+
+// Some packages are told of by one file and have their licence in another, at times in another layer. Such a file is read for what it
+// states; one that states nothing, or cannot be read, leaves the licence unknown, which is a fact policies can ask for and no gap.
+
+const (
+	// maxLicenseFileBytes bounds a file that states a licence. Those of Debian's largest packages come near it.
+	maxLicenseFileBytes = 1 << 20
+	// maxLicenses bounds the licences of one package; what is past it is left out.
+	maxLicenses = 24
+)
+
+var (
+	debCopyright = regexp.MustCompile(`^usr/share/doc/([a-z0-9][a-z0-9.+-]*)/copyright$`)
+	debDocs      = regexp.MustCompile(`^usr/share/doc/([a-z0-9][a-z0-9.+-]*)(?:/copyright)?$`)
+)
+
+// licenseReader returns what reads the file at p for the licence of a package that another file tells of; nil for any other file.
+func licenseReader(p string) func(data []byte) (gate.LicenseFile, bool) {
+	if strings.HasSuffix(p, ".nuspec") {
+		return readNuspec
+	}
+	if !strings.HasSuffix(p, "/copyright") {
+		return nil
+	}
+	parts := debCopyright.FindStringSubmatch(p)
+	if parts == nil {
+		return nil
+	}
+	return func(data []byte) (gate.LicenseFile, bool) {
+		licenses := readCopyright(data)
+		return gate.LicenseFile{Type: "deb", Name: parts[1], Licenses: licenses}, len(licenses) > 0
+	}
+}
+
+// licenseLink returns what a symbolic link from one package's documentation to another's says: the two have one licence.
+func licenseLink(p, target string) (gate.LicenseFile, bool) {
+	from := debDocs.FindStringSubmatch(p)
+	if from == nil {
+		return gate.LicenseFile{}, false
+	}
+	if !strings.HasPrefix(target, "/") {
+		target = path.Dir(p) + "/" + target
+	}
+	to := debDocs.FindStringSubmatch(cleanPath(target))
+	if to == nil {
+		return gate.LicenseFile{}, false
+	}
+	return gate.LicenseFile{Type: "deb", Name: from[1], Like: to[1]}, true
+}
+
+// copyrightFormat begins the value of the Format field of copyright files that programs can read (DEP-5).
+var copyrightFormat = regexp.MustCompile(`(?i)^https?://(?:www\.)?(?:debian\.org/doc/packaging-manuals/copyright-format|dep\.debian\.net/deps/dep5|anonscm\.debian\.org|svn\.debian\.org)`)
+
+// readCopyright returns the licences a copyright file names: those of its stanzas about files, where it has any, else the texts in
+// /usr/share/common-licenses it refers to.
+func readCopyright(data []byte) []string {
+	var found licenseList
+	var s stanza
+	structured := false
+	for line := range bytes.Lines(data) {
+		if line = bytes.TrimRight(line, "\r\n"); len(line) > 0 {
+			s.add(line)
+			continue
+		}
+		structured = structured || s.isHeader()
+		if !structured && (s.files || len(s.license) > 0) {
+			break // it has the words and not the form
+		}
+		s.end(&found)
+	}
+	if structured = structured || s.isHeader(); structured {
+		s.end(&found)
+		return found.names
+	}
+	return commonLicenses(data)
+}
+
+// stanza is a group of fields of a copyright file.
+type stanza struct {
+	format, license []byte
+	// files says that it is about files, and shipped that they are others than those Debian adds to build the package.
+	files, shipped bool
+	// field is what an indented line goes on with: format, files or nothing that matters.
+	field string
+}
+
+// The fields that may go on over several lines.
+const (
+	formatField = "format"
+	filesField  = "files"
+)
+
+// add takes a line, which is not empty. Only the first line of a licence names it; the others are its text.
+func (s *stanza) add(line []byte) {
+	if line[0] != ' ' && line[0] != '\t' {
+		name, value, ok := bytes.Cut(line, []byte(":"))
+		s.field, line = "", value
+		switch {
+		case !ok:
+			return
+		case bytes.EqualFold(name, []byte("format")), bytes.EqualFold(name, []byte("format-specification")):
+			s.field = formatField
+		case bytes.EqualFold(name, []byte("files")):
+			s.field, s.files = filesField, true
+		case bytes.EqualFold(name, []byte("license")):
+			s.license = bytes.TrimSpace(value)
+		}
+	}
+	switch {
+	case s.field == formatField && len(s.format) == 0:
+		s.format = bytes.TrimSpace(line)
+	case s.field == filesField && !s.shipped:
+		for pattern := range bytes.FieldsSeq(line) {
+			s.shipped = s.shipped || !bytes.HasPrefix(pattern, []byte("debian/"))
+		}
+	}
+}
+
+func (s *stanza) isHeader() bool { return len(s.format) > 0 && copyrightFormat.Match(s.format) }
+
+// end adds what the stanza says to found: if it is about files, or the whole, and not only the text of a licence others name. It begins
+// the next one.
+func (s *stanza) end(found *licenseList) {
+	if len(s.license) > 0 && (s.isHeader() || s.shipped) {
+		found.addShort(string(s.license))
+	}
+	*s = stanza{}
+}
+
+// licenseList is a list of licences, each once, in their order.
+type licenseList struct{ names []string }
+
+func (l *licenseList) add(name string) {
+	name = strings.Join(strings.Fields(name), " ")
+	if name == "" || len(name) > maxLicenseBytes || len(l.names) >= maxLicenses || slices.Contains(l.names, name) {
+		return
+	}
+	l.names = append(l.names, name)
+}
+
+// addShort adds a short name of DEP-5, in which a comma makes the next "and" or "or" bind less than the others.
+func (l *licenseList) addShort(name string) {
+	for part := range strings.SplitSeq(name, ", and ") {
+		if choices := strings.Split(part, ", or "); len(choices) > 1 {
+			part = "(" + strings.Join(choices, ") or (") + ")"
+		}
+		l.add(part)
+	}
+}
+
+var (
+	commonLicense = regexp.MustCompile(`/usr/share/common-licenses/([A-Za-z][A-Za-z]*(?:-[0-9][0-9.]*[0-9]|-[0-9])?)`)
+	anyLater      = regexp.MustCompile(`any\s+later\s+version`)
+)
+
+// commonLicenses returns the licences a copyright file without form refers to.
+func commonLicenses(data []byte) []string {
+	var found licenseList
+	matches := commonLicense.FindAllSubmatch(data, maxLicenses)
+	later := len(matches) > 0 && anyLater.Match(data)
+	for _, match := range matches {
+		name := string(match[1])
+		if later && strings.Contains(name, "GPL") {
+			name += "+"
+		}
+		found.add(name)
+	}
+	return found.names
+}
+
+// nugetLicenses is where NuGet's gallery shows an expression that a package was packed with.
+const nugetLicenses = "https://licenses.nuget.org/"
+
+// readNuspec returns the licence in a package's .nuspec, if it states one by name (docs of NuGet, nuspec.md).
+func readNuspec(data []byte) (gate.LicenseFile, bool) {
+	var spec struct {
+		Metadata struct {
+			ID      string `xml:"id"`
+			Version string `xml:"version"`
+			License struct {
+				Type string `xml:"type,attr"`
+				Text string `xml:",chardata"`
+			} `xml:"license"`
+			LicenseURL string `xml:"licenseUrl"`
+		} `xml:"metadata"`
+	}
+	if xml.Unmarshal(bytes.TrimPrefix(data, []byte(byteOrderMark)), &spec) != nil {
+		return gate.LicenseFile{}, false
+	}
+	m := spec.Metadata
+	license, listed := strings.CutPrefix(strings.TrimSpace(m.LicenseURL), nugetLicenses)
+	switch {
+	case m.License.Type == "expression":
+		license = m.License.Text
+	case !listed:
+		return gate.LicenseFile{}, false
+	}
+	var found licenseList
+	found.add(license)
+	id, version := strings.TrimSpace(m.ID), strings.TrimSpace(m.Version)
+	if len(found.names) == 0 || id == "" || version == "" || len(id)+len(version) > maxQuoteBytes {
+		return gate.LicenseFile{}, false
+	}
+	return gate.LicenseFile{Type: "nuget", Name: strings.ToLower(id), Version: version, Licenses: found.names}, true
+}
+
+const (
+	// maxPomBytes bounds a pom.xml or manifest, which have some kilobytes.
+	maxPomBytes = 256 << 10
+	// maxPoms bounds how many of them are read of one archive; an application of all of Hadoop has a fifth.
+	maxPoms = 2000
+	// maxNestedBytes bounds the archives within an archive that are unpacked once more to look for licences.
+	maxNestedBytes = 64 << 20
+)
+
+// licensedJava is r that also tells the licences stated by the pom.xml of a package or the manifest of its jar.
+func licensedJava(r reader) reader {
+	read := r.read
+	r.read = func(ctx context.Context, f file) ([]gate.Package, error) {
+		packages, err := read(ctx, f)
+		if len(packages) == 0 {
+			return packages, err
+		}
+		stated := javaLicenses{byName: map[string][]string{}, poms: maxPoms, nested: maxNestedBytes}
+		bundle := stated.read(f.data, 1)
+		for i, p := range packages {
+			if licenses := stated.byName[p.Name]; p.Type == "maven" && len(p.Licenses) == 0 {
+				packages[i].Licenses = licenses
+			}
+		}
+		if len(packages) == 1 && len(packages[0].Licenses) == 0 {
+			packages[0].Licenses = bundle
+		}
+		return packages, err
+	}
+	return r
+}
+
+// javaLicenses are the licences stated in a jar and the jars in it.
+type javaLicenses struct {
+	byName map[string][]string // by "group:artifact"
+	// poms and nested are how many, and how many bytes, may still be read.
+	poms   int
+	nested int64
+}
+
+// pomOf matches where maven puts what it knows of a package into its jar.
+var pomOf = regexp.MustCompile(`^META-INF/maven/([^/]+)/([^/]+)/pom\.(?:xml|properties)$`)
+
+// read reads an archive, as far as it can be read, and returns the licences its manifest states. What is wrong with the archive is for
+// the reader of packages to say.
+func (l *javaLicenses) read(data []byte, depth int) (bundle []string) {
+	archive, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, f := range archive.File {
+		switch base := path.Base(f.Name); {
+		case f.Name == "META-INF/MANIFEST.MF":
+			bundle = bundleLicenses(l.content(f, maxPomBytes))
+		case pomOf.MatchString(f.Name):
+			parts := pomOf.FindStringSubmatch(f.Name)
+			name := parts[1] + ":" + parts[2]
+			if names = append(names, name); base != "pom.xml" {
+				continue
+			}
+			if licenses := pomLicenses(l.content(f, maxPomBytes)); len(licenses) > 0 {
+				l.byName[name] = licenses
+			}
+		case strings.HasSuffix(base, ".jar") && depth < maxArchiveDepth && int64(f.UncompressedSize64) <= l.nested && f.UncompressedSize64 > 0:
+			l.nested -= int64(f.UncompressedSize64)
+			l.read(l.content(f, int64(f.UncompressedSize64)), depth+1)
+		}
+	}
+	if slices.Sort(names); len(slices.Compact(names)) == 1 && len(l.byName[names[0]]) == 0 {
+		l.byName[names[0]] = bundle
+	}
+	return bundle
+}
+
+// content returns the bytes of f; nil when there are more than limit, or they cannot be read.
+func (l *javaLicenses) content(f *zip.File, limit int64) []byte {
+	if l.poms--; l.poms < 0 || f.UncompressedSize64 > uint64(limit) {
+		return nil
+	}
+	r, err := f.Open()
+	if err != nil {
+		return nil
+	}
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err := errors.Join(err, r.Close()); err != nil || int64(len(data)) > limit {
+		return nil
+	}
+	return data
+}
+
+// pomLicenses returns the licences a pom.xml states itself; what it inherits stands in no jar.
+func pomLicenses(data []byte) []string {
+	var pom struct {
+		Licenses []struct {
+			Name string `xml:"name"`
+			URL  string `xml:"url"`
+		} `xml:"licenses>license"`
+	}
+	if len(data) == 0 || xml.Unmarshal(data, &pom) != nil {
+		return nil
+	}
+	var found licenseList
+	for _, one := range pom.Licenses {
+		if one.Name == "" {
+			one.Name = one.URL
+		}
+		found.add(one.Name)
+	}
+	return found.names
+}
+
+// bundleLicenses returns the licences in a jar's manifest: "Apache-2.0;link=…, MIT" (OSGi core, 3.2.1.10). Names may have commas in
+// quotes, and lines go on after a line break and a space.
+func bundleLicenses(manifest []byte) []string {
+	text := strings.NewReplacer("\r\n ", "", "\n ", "", "\r\n", "\n").Replace(string(manifest))
+	for line := range strings.SplitSeq(text, "\n") {
+		value, ok := strings.CutPrefix(line, "Bundle-License:")
+		if !ok {
+			continue
+		}
+		var found licenseList
+		for _, clause := range splitQuoted(value, ',') {
+			name := strings.Trim(strings.TrimSpace(splitQuoted(clause, ';')[0]), `"`)
+			found.add(strings.TrimPrefix(name, "<<EXTERNAL>>"))
+		}
+		return found.names
+	}
+	return nil
+}
+
+// splitQuoted splits s at separators that are not in quotes. It returns at least one part.
+func splitQuoted(s string, separator rune) []string {
+	var parts []string
+	quoted, from := false, 0
+	for i, r := range s {
+		switch {
+		case r == '"':
+			quoted = !quoted
+		case r == separator && !quoted:
+			parts, from = append(parts, s[from:i]), i+1
+		}
+	}
+	return append(parts, s[from:])
+}
