@@ -1,4 +1,5 @@
-// Package cache remembers verdicts: an LRU in this process, in front of a Redis that replicas share.
+// Package cache remembers verdicts: an LRU in this process, in front of a Redis that replicas share. It is also where they meet: one
+// holds a lease on work the others then need not do, and tells them what it did.
 //
 // It promises to return only what was put under the very same key and still counts. Redis is neither trusted nor needed: its values
 // are sealed for the key they lie under, so whoever can write to it can make Tidewaiter judge again and nothing else, and when it
@@ -39,8 +40,9 @@ type Options struct {
 	Entries int
 	// TTL bounds how long after it was made a verdict is remembered, should it count for longer; 0 means as long as it counts.
 	TTL time.Duration
-	// RedisURL is where replicas share verdicts: redis://, rediss:// or unix://, as the Redis documentation writes them. It may
-	// hold a password. Empty means not at all.
+	// RedisURL is where replicas share verdicts: redis://, rediss:// or unix://, as the Redis documentation writes them; with
+	// master_name it names sentinels, with cluster=true a cluster, and either has more of them as addr. It may hold a password. Empty
+	// means not at all.
 	RedisURL string
 	// Key seals what goes to Redis; every replica has the same. It must be set when RedisURL is.
 	Key seal.Key
@@ -65,6 +67,7 @@ type Stats struct {
 type Verdicts struct {
 	memory *memory
 	redis  *remote // nil when there is none
+	fleet  *Fleet
 	ttl    time.Duration
 	log    *slog.Logger
 	now    func() time.Time
@@ -75,9 +78,9 @@ type Verdicts struct {
 var _ gate.Verdicts = (*Verdicts)(nil)
 
 // New returns an empty Verdicts. It does not wait for Redis: whether it answers is seen when it is asked.
-func New(o Options) (*Verdicts, error) { return open(o, production) }
+func New(o Options) (*Verdicts, error) { return open(o, production, unhurried) }
 
-func open(o Options, p patience) (*Verdicts, error) {
+func open(o Options, hurried, unhurried patience) (*Verdicts, error) {
 	if o.Entries < 0 || o.TTL < 0 {
 		return nil, errors.New("opening the verdict cache: a size or a time to live is negative")
 	}
@@ -86,11 +89,15 @@ func open(o Options, p patience) (*Verdicts, error) {
 		v.now = time.Now
 	}
 	v.memory = newMemory(cmp.Or(o.Entries, defaultEntries), maxMemoryBytes)
+	v.fleet = newFleet(v.memory, v.log, v.now)
 	if o.RedisURL == "" {
 		return v, nil
 	}
 	var err error
-	if v.redis, err = openRemote(o, p, v.log, v.now); err != nil {
+	if v.redis, err = openRemote(o, hurried, v.log, v.now); err == nil {
+		v.fleet.redis, err = openRemote(o, unhurried, v.log, v.now)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("opening the verdict cache: %w", err)
 	}
 	return v, nil
@@ -101,7 +108,7 @@ func (c *Verdicts) Close() error {
 	if c.redis == nil {
 		return nil
 	}
-	return c.redis.close()
+	return errors.Join(c.redis.close(), c.fleet.redis.close())
 }
 
 // Stats returns the counts so far.

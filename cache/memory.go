@@ -64,3 +64,21 @@ func (m *memory) add(key gate.Key, v gate.Verdict, size int) {
 		m.lru.RemoveOldest()
 	}
 }
+
+// purge forgets everything.
+func (m *memory) purge() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lru.Purge()
+}
+
+// forget forgets the verdicts on c.
+func (m *memory) forget(c gate.Candidate) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, key := range m.lru.Keys() {
+		if r, ok := m.lru.Peek(key); ok && r.verdict.Candidate() == c {
+			m.lru.Remove(key)
+		}
+	}
+}

@@ -19,7 +19,7 @@ import (
 )
 
 // patient is how long tests wait for a Redis that answers: a loaded machine must not look like a slow Redis.
-var patient = patience{dial: 20 * time.Second, answer: 20 * time.Second, call: time.Minute}
+var patient = patience{dial: 20 * time.Second, answer: 20 * time.Second, call: time.Minute, lease: 400 * time.Millisecond, poll: 20 * time.Millisecond}
 
 // server is a real Redis on a socket of its own, which can be killed and started again.
 type server struct {
@@ -98,7 +98,7 @@ func testKey(t testing.TB) seal.Key {
 // openOn returns Verdicts that share the Redis at url, as a replica of its own would.
 func openOn(t *testing.T, url string, now func() time.Time, p patience) *Verdicts {
 	t.Helper()
-	v, err := open(Options{RedisURL: url, Key: testKey(t), Now: now}, p)
+	v, err := open(Options{RedisURL: url, Key: testKey(t), Now: now}, p, p)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,25 +1,29 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/seal"
 )
 
-// patience is how long Redis is waited for.
-type patience struct{ dial, answer, call time.Duration }
+// patience is how long Redis is waited for. probe is for what no request waits for; 0 means as long as call.
+type patience struct {
+	dial, answer, call, probe time.Duration
+	// lease is how long a lease lasts that nobody renews, and poll how often those who wait for it look, should the word that it was
+	// given up not reach them.
+	lease, poll time.Duration
+}
 
 // production is what a request may lose to Redis at most. It answers in 10 µs on the same machine and in a millisecond across a
 // data centre; judging again what it would have known takes longer than this, but a request that waits for every replica's
@@ -28,20 +32,34 @@ var production = patience{
 	dial:   100 * time.Millisecond, // with TLS
 	answer: 50 * time.Millisecond,
 	call:   150 * time.Millisecond, // all of it
+	probe:  time.Second,            // with asking sentinels, or one node after the other
+}
+
+// unhurried is for what replicas tell each other. A judging takes seconds: it is worth waiting longer not to do it twice, and a Redis
+// that does not answer at all is left alone after three times.
+var unhurried = patience{
+	dial:   500 * time.Millisecond,
+	answer: time.Second,
+	call:   2 * time.Second,
+	lease:  5 * time.Second, // the others wait as long when a holder is killed
+	poll:   250 * time.Millisecond,
 }
 
 // maxSealedBytes bounds what is read of a value: an encoded verdict and its seal.
 const maxSealedBytes = maxVerdictBytes + 1<<10
 
+// client is a Redis, or several that stand for one.
+type client struct{ redis.UniversalClient }
+
 // remote is a Redis that may be slow, gone or lying. It is safe for concurrent use.
 type remote struct {
-	options *redis.Options // never modified
+	connect func() redis.UniversalClient
 	key     seal.Key
 	log     *slog.Logger
 	now     func() time.Time
 	wait    patience
 
-	client  atomic.Pointer[redis.Client]
+	client  atomic.Pointer[client]
 	breaker breaker
 	probes  sync.WaitGroup
 }
@@ -50,42 +68,15 @@ func openRemote(o Options, p patience, log *slog.Logger, now func() time.Time) (
 	if o.Key.IsZero() {
 		return nil, errors.New("redis needs a seal key")
 	}
-	options, err := redisOptions(o.RedisURL, p)
+	connect, err := parseDeployment(o.RedisURL, p)
 	if err != nil {
 		return nil, err
 	}
 	// The library has one logger for the whole process and no other place to set it; it would write to stderr past ours.
 	redis.SetLogger(libraryLog{log})
-	r := &remote{options: options, key: o.Key.Derive("redis"), log: log, now: now, wait: p}
-	r.client.Store(redis.NewClient(options))
+	r := &remote{connect: connect, key: o.Key.Derive("redis"), log: log, now: now, wait: p}
+	r.client.Store(&client{connect()})
 	return r, nil
-}
-
-// redisOptions reads a Redis URL. Its errors do not repeat what the library says of the URL, which may hold a password.
-func redisOptions(url string, p patience) (*redis.Options, error) {
-	options, err := redis.ParseURL(url)
-	if err != nil {
-		return nil, errors.New("the redis url is malformed or has an unknown option")
-	}
-	if options.TLSConfig != nil && options.TLSConfig.InsecureSkipVerify {
-		return nil, errors.New("the redis url has skip_verify, which is refused: give the server a certificate that verifies")
-	}
-	options.DialTimeout, options.ReadTimeout, options.WriteTimeout, options.PoolTimeout = p.dial, p.answer, p.answer, p.answer
-	options.ContextTimeoutEnabled = true
-	options.MaxRetries = -1 // the breaker decides when to try again
-	options.DialerRetries = 1
-	options.Protocol = 2 // nothing is ever pushed at us
-	options.DisableIdentity = true
-	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	dial := redis.NewDialer(options)
-	options.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := dial(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		return guard(conn), nil
-	}
-	return options, nil
 }
 
 // name returns what the verdict of key is called in Redis. It is also what its seal is bound to.
@@ -97,7 +88,7 @@ func name(key gate.Key) string { return "tidewaiter:v1:verdict:" + key.String() 
 func (r *remote) get(ctx context.Context, key gate.Key) ([]byte, error) {
 	var sealed string
 	var misplaced bool
-	err := r.call(ctx, func(ctx context.Context, client *redis.Client) (err error) {
+	err := r.call(ctx, func(ctx context.Context, client redis.UniversalClient) (err error) {
 		sealed, err = client.GetRange(ctx, name(key), 0, maxSealedBytes-1).Result() // whatever is longer loses its seal
 		misplaced = redis.HasErrorPrefix(err, "WRONGTYPE")
 		if misplaced {
@@ -124,7 +115,7 @@ func (r *remote) put(ctx context.Context, key gate.Key, encoded []byte, left tim
 		return nil // less than Redis can express
 	}
 	var refusal error
-	err := r.call(ctx, func(ctx context.Context, client *redis.Client) error {
+	err := r.call(ctx, func(ctx context.Context, client redis.UniversalClient) error {
 		err := client.Set(ctx, name(key), r.key.Seal(name(key), encoded), left).Err()
 		if _, ok := errors.AsType[redis.Error](err); ok {
 			refusal = err // read-only or out of memory, yet able to answer questions
@@ -137,7 +128,7 @@ func (r *remote) put(ctx context.Context, key gate.Key, encoded []byte, left tim
 
 // call lets f use Redis unless the breaker is open. Whatever error f returns counts against Redis, except when it is the caller
 // who gave up.
-func (r *remote) call(ctx context.Context, f func(context.Context, *redis.Client) error) error {
+func (r *remote) call(ctx context.Context, f func(context.Context, redis.UniversalClient) error) error {
 	if !r.breaker.admit(r.now(), func() { r.probes.Go(r.probe) }) {
 		return ErrUnavailable
 	}
@@ -155,15 +146,15 @@ func (r *remote) call(ctx context.Context, f func(context.Context, *redis.Client
 
 // probe asks whether Redis is back, apart from any request, and over new connections: those of before may be dead.
 func (r *remote) probe() {
-	ctx, cancel := context.WithTimeout(context.Background(), r.wait.call)
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(r.wait.probe, r.wait.call))
 	defer cancel()
-	client := redis.NewClient(r.options)
-	if err := client.Ping(ctx).Err(); err != nil {
-		_ = client.Close() // it has nothing to lose
+	fresh := &client{r.connect()}
+	if err := fresh.Ping(ctx).Err(); err != nil {
+		_ = fresh.Close() // it has nothing to lose
 		r.breaker.probed(false, r.now())
 		return
 	}
-	_ = r.client.Swap(client).Close()
+	_ = r.client.Swap(fresh).Close()
 	r.breaker.probed(true, r.now())
 	r.log.InfoContext(ctx, "redis answers again")
 }

@@ -27,7 +27,7 @@ func TestReplies(t *testing.T) {
 		{"a length beyond numbers", "$92233720368547758070\r\n", errReply},
 		{"a length in another notation", "$0x10\r\n", errReply},
 		{"a long array", "*257\r\n", errReply},
-		{"many arrays", strings.Repeat("*1\r\n", maxAggregates+1), errReply},
+		{"many arrays", strings.Repeat("*1\r\n", serverReplies.aggregates+1), errReply},
 		{"a type of protocol 3", "%1\r\n", errReply},
 		{"an empty line", "\r\n", errReply},
 		{"what follows a string, taken for part of it", "$1\r\na\r\n$4260865\r\n", errReply},
@@ -48,7 +48,7 @@ func TestReplies(t *testing.T) {
 
 // inPieces checks stream as it would come in reads of size bytes.
 func inPieces(stream string, size int) error {
-	var r replies
+	r := replies{bounds: serverReplies}
 	for rest := stream; rest != ""; {
 		n := min(size, len(rest))
 		if err := r.check([]byte(rest[:n])); err != nil {
@@ -60,7 +60,7 @@ func inPieces(stream string, size int) error {
 }
 
 func TestTheBytesOfOneReplyAreBounded(t *testing.T) {
-	var r replies
+	r := replies{bounds: serverReplies}
 	chunk := []byte(strings.Repeat("+OK\r\n", 1000))
 	for total := len(chunk); total <= maxReplyBytes; total += len(chunk) {
 		if err := r.check(chunk); err != nil {
@@ -86,4 +86,35 @@ func FuzzReplies(f *testing.F) {
 			t.Fatalf("at once: %v, in pieces of %d bytes: %v", whole, size, pieces)
 		}
 	})
+}
+
+func TestMessagesAreBoundedEachForItself(t *testing.T) {
+	r := replies{bounds: serverReplies, stream: true}
+	message := []byte("*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$100000\r\n" + strings.Repeat("x", 100000) + "\r\n")
+	for n := range 2 * maxReplyBytes / len(message) {
+		if err := r.check(message); err != nil {
+			t.Fatalf("message %d: %v", n, err)
+		}
+	}
+	if err := r.check([]byte("*3\r\n$4260865\r\n")); !errors.Is(err, errReply) {
+		t.Errorf("a message that is too large: got %v, want errReply", err)
+	}
+}
+
+func TestSentinelsSpeakVersionThree(t *testing.T) {
+	for name, tt := range map[string]struct {
+		stream string
+		want   error
+	}{
+		"a greeting":          {"%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:3\r\n", nil},
+		"all kinds":           {"_\r\n#t\r\n,1.5\r\n(12\r\n=5\r\ntxt:a\r\n!3\r\nERR\r\n~1\r\n:1\r\n>1\r\n+a\r\n|1\r\n+a\r\n+b\r\n+OK\r\n", nil},
+		"too many pairs":      {"%513\r\n", errReply},
+		"pairs past counting": {"%4611686018427387904\r\n", errReply},
+		"no known type":       {"?1\r\n", errReply},
+	} {
+		r := replies{bounds: nodeReplies}
+		if err := r.check([]byte(tt.stream)); !errors.Is(err, tt.want) {
+			t.Errorf("%s: got %v, want %v", name, err, tt.want)
+		}
+	}
 }

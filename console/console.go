@@ -1,7 +1,8 @@
 // Package console owns what operators see: the pages and the admin API, with health and metrics, on a listener of their own.
 //
-// It promises to change nothing and to show a verdict as it was recorded, with the inputs it was made from, where it is told who reviews
-// what to them alone. It should not be reachable by whoever pulls images, and serves no byte of one.
+// It promises to show a verdict as it was recorded, with the inputs it was made from, where it is told who reviews what to them alone; to
+// let those decide, and nobody else, and nobody by way of a page of another site; and to send no byte of an image but to them, on record,
+// as something no client takes for one. It should not be reachable by whoever pulls images.
 package console
 
 import (
@@ -69,6 +70,8 @@ type Options struct {
 	Hosts func(path string) bool
 	// Advisories returns what is known of the advisory data, to be shown as JSON to whoever reaches the console. Nil shows nothing.
 	Advisories func(context.Context) (any, error)
+	// Review is what people decide with. Nil for a console that only shows.
+	Review *Review
 	// Version is shown on every page.
 	Version string
 	// Unsafe lists the unsafe options that are on; every page shows them.
@@ -78,7 +81,7 @@ type Options struct {
 // Console answers operators. It is safe for concurrent use.
 type Console struct {
 	o     Options
-	mux   *http.ServeMux
+	mux   *routes
 	pages *template.Template
 }
 
@@ -90,7 +93,7 @@ func New(o Options) *Console {
 	if o.Ready == nil {
 		o.Ready = func(context.Context) error { return nil }
 	}
-	c := &Console{o: o, mux: http.NewServeMux(), pages: template.Must(template.ParseFS(pages, "tmpl/*.html"))}
+	c := &Console{o: o, mux: &routes{ServeMux: http.NewServeMux()}, pages: template.Must(template.ParseFS(pages, "tmpl/*.html"))}
 	c.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") })
 	c.mux.HandleFunc("GET /readyz", c.serveReady)
 	c.mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{}))
@@ -100,6 +103,10 @@ func New(o Options) *Console {
 		c.mux.HandleFunc("GET /api/v1/advisories", c.serveAdvisories)
 	}
 	c.routeTrail()
+	c.mux.HandleFunc("GET /api/v1/openapi.json", c.serveOpenAPI)
+	if o.Review != nil {
+		c.addReview()
+	}
 	c.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { c.render(w, r, http.StatusOK, "home.html", nil) })
 	return c
 }
@@ -209,10 +216,15 @@ func (c *Console) serveAdvisories(w http.ResponseWriter, r *http.Request) {
 }
 
 // writeJSON answers with body or, when err is not nil, with the sentence for it.
-// writeJSON answers with body, or with what err says.
 func (c *Console) writeJSON(w http.ResponseWriter, r *http.Request, body any, err error) {
-	status, message := c.failure(w, r, err)
+	c.writeJSONAs(w, r, http.StatusOK, body, err)
+}
+
+// writeJSONAs is writeJSON with the status of an answer that is no failure.
+func (c *Console) writeJSONAs(w http.ResponseWriter, r *http.Request, status int, body any, err error) {
 	if err != nil {
+		var message string
+		status, message = c.failure(w, r, err)
 		body = map[string]string{"error": message}
 	}
 	raw, err := json.Marshal(body)
@@ -242,7 +254,7 @@ func (c *Console) failure(w http.ResponseWriter, r *http.Request, err error) (st
 	if err == nil {
 		return http.StatusOK, ""
 	}
-	if e, ok := errors.AsType[*oci.Error](err); ok {
+	if e, ok := errors.AsType[*oci.Error](told(err)); ok {
 		if e.Status() == http.StatusUnauthorized {
 			w.Header().Set("WWW-Authenticate", `Basic realm="tidewaiter"`)
 		}

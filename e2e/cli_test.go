@@ -77,6 +77,11 @@ func TestUsage(t *testing.T) {
 		{"a platform that is none", []string{"check", "--platform", "linux", "registry.test/a:1"}, 2, nil, []string{"os/architecture"}},
 		{"a server that is no URL", []string{"verdict", "--server", "nowhere", "registry.test/a:1"}, 2, nil, []string{"nowhere"}},
 		{"a server nobody is", []string{"verdict", "--server", "http://127.0.0.1:1", "registry.test/a:1"}, 1, nil, []string{"127.0.0.1:1"}},
+		{"a release without a reason", []string{"quarantine", "release", "registry.test/a:1", "--for", "1h"}, 2, nil, []string{"--reason"}},
+		{"a release for ever", []string{"quarantine", "release", "registry.test/a:1", "--reason", "x"}, 2, nil, []string{"--for"}},
+		{"a waiver of everything", []string{"waiver", "grant", "--vulnerability", "CVE-1", "--reason", "x", "--for", "1h"}, 2, nil, []string{"--repository"}},
+		{"an id that is none", []string{"waiver", "revoke", "../x", "--reason", "x"}, 2, nil, []string{"no id"}},
+		{"a list of a server nobody is", []string{"quarantine", "list", "--server", "http://127.0.0.1:1"}, 1, nil, []string{"127.0.0.1:1"}},
 	} {
 		i.run(t)
 	}
@@ -98,8 +103,9 @@ func TestUsage(t *testing.T) {
 		walk(nil)
 		want := []string{
 			"", "advisories", "advisories import", "advisories rollback", "advisories status", "advisories update", "audit", "audit verify", "check",
-			"clients", "demo", "eligible", "inventory", "policy", "policy check", "recalls", "robot", "robot add", "robot list", "robot revoke", "serve", "token-key",
-			"verdict", "version",
+			"clients", "demo", "eligible", "inventory", "policy", "policy check", "quarantine", "quarantine drop", "quarantine list", "quarantine read",
+			"quarantine release", "quarantine show", "recalls", "robot", "robot add", "robot list", "robot revoke", "serve", "token-key", "verdict",
+			"version", "waiver", "waiver approve", "waiver export", "waiver grant", "waiver import", "waiver list", "waiver revoke",
 		}
 		if diff := cmp.Diff(walked, want); diff != "" {
 			t.Errorf("there are other commands (-got +want):\n%s", diff)

@@ -43,6 +43,12 @@ func TestBlockedBytesAreDropped(t *testing.T) {
 			t.Errorf("%s is still stored", d.Digest)
 		}
 	}
+	if got := tidewaiter(t, "verdict", "--server", "http://"+p.admin, host+"/shop/bad:1.0"); got.code != 3 || !strings.Contains(got.stdout, "CVE-2019-10744") {
+		t.Errorf("the record of what was dropped, code %d: %s%s", got.code, got.stdout, got.stderr)
+	}
+	if got := quarantined(t, p, ""); len(got) != 0 {
+		t.Errorf("what is not kept is in quarantine: %+v", got)
+	}
 	p.mustPull(t, "shop/good") // its layers were known before, two of them by the image that was dropped
 	if got := p.pull(t, "shop/bad"); got.status != http.StatusForbidden {
 		t.Errorf("got %+v", got)

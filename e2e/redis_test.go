@@ -45,10 +45,10 @@ func (r *redis) do(t *testing.T, args ...string) []string {
 	return strings.Fields(mustRun(t, program(t, "redis-cli"), append([]string{"-s", r.socket, "--raw"}, args...)...))
 }
 
-// remembered returns what Tidewaiter keeps there, sorted.
+// remembered returns the verdicts Tidewaiter keeps there, sorted.
 func (r *redis) remembered(t *testing.T) []string {
 	t.Helper()
-	return slices.Sorted(slices.Values(r.do(t, "KEYS", "tidewaiter:*")))
+	return slices.Sorted(slices.Values(r.do(t, "KEYS", "tidewaiter:*:verdict:*")))
 }
 
 // redisSite is an installation that shares verdicts in Redis, with an allowed and a denied image.

@@ -539,6 +539,27 @@ var laws = []struct {
 			t.Errorf("admitted, though it was denied for %v too", rest)
 		}
 	}},
+	{"a waiver of what a rule says changes nothing else by that rule", func(t *testing.T, r *rand.Rand, set *gate.PolicySet, e gate.Evidence, v gate.Verdict) {
+		standing := slices.Concat(v.Reasons, v.Warnings)
+		if len(standing) == 0 {
+			return
+		}
+		about := standing[r.IntN(len(standing))]
+		more := *set
+		more.Waivers = append(slices.Clone(set.Waivers), gate.Waiver{
+			Rule: about.Rule, Says: about.Message, Digest: e.Candidate.Digest, Until: noon.Add(time.Hour), By: "alice", Reason: "x",
+		})
+		after := gate.Decide(&more, e, noon)
+		named := func(reason gate.Reason) bool { return reason.Rule == about.Rule && reason.Message == about.Message }
+		got, want := slices.Concat(after.Reasons, after.Warnings), slices.Concat(v.Reasons, v.Warnings)
+		if about.Rule != gate.RuleUnexamined { // that something was not looked into is said only where nothing else denies
+			unexamined := func(reason gate.Reason) bool { return reason.Rule == gate.RuleUnexamined }
+			got, want = slices.DeleteFunc(got, unexamined), slices.DeleteFunc(slices.DeleteFunc(want, named), unexamined)
+		}
+		if diff := cmp.Diff(got, want, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("waived %+v, got/want:\n%s", about, diff)
+		}
+	}},
 	{"it is pure", func(t *testing.T, _ *rand.Rand, set *gate.PolicySet, e gate.Evidence, v gate.Verdict) {
 		if diff := cmp.Diff(gate.Decide(set, e, noon), v); diff != "" {
 			t.Errorf("a second call, got/want:\n%s", diff)

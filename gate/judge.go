@@ -43,7 +43,7 @@ func (e *NoVerdict) Error() string { return e.Step + ": " + e.Err.Error() }
 // Unwrap returns the cause.
 func (e *NoVerdict) Unwrap() error { return e.Err }
 
-// Options are what a Gate is built from. Every interface but Sightings, Attachments and Malware is needed.
+// Options are what a Gate is built from. Every interface but Sightings, Attachments, Malware and Leases is needed.
 type Options struct {
 	Bytes       Bytes
 	Releases    Releases
@@ -73,8 +73,10 @@ type Options struct {
 	SecretKinds func(text []byte) []string
 	// Kept is how signatures that were found are kept; the zero value looks for them with every judging.
 	Kept Keeping
-	Now  func() time.Time
-	Log  *slog.Logger
+	// Leases may be nil: then no other process judges over the same records.
+	Leases Leases
+	Now    func() time.Time
+	Log    *slog.Logger
 	// Stored and Past are what [Gate.Replay] knows things by; nil for nothing.
 	Stored Stored
 	Past   Past
@@ -287,6 +289,7 @@ func (g *Gate) fly(ctx context.Context, in Inputs) (Verdict, error) {
 		var at atomic.Pointer[string]
 		g.steps.Store(key, &at)
 		defer g.steps.Delete(key)
+		defer g.lease(ctx, in, &at)()
 		return g.judge(ctx, in, &at, time.Time{})
 	}))
 	select {
@@ -441,12 +444,12 @@ func (g *Gate) gatherLayers(ctx context.Context, in Inputs, p Policy, e *Evidenc
 // conclude decides, with what is known besides, records and remembers. Once the record is written the verdict is a fact that survives; until then there is
 // none, and the next request judges again.
 func (g *Gate) conclude(ctx context.Context, in Inputs, e Evidence, step func(string, func() error) error) (Verdict, error) {
-	g.lookAgain(ctx, in, &e, step)
 	if p, ok := in.Policies.For(e.Candidate.Repository); ok {
 		if err := g.recall(ctx, p, &e); err != nil {
 			return Verdict{}, err
 		}
 	}
+	g.lookAgain(ctx, in, &e, step)
 	v := Decide(in.Policies, e, g.o.Now())
 	v.lapseAt(g.counted(e))
 	v.Key, v.SnapshotID, v.RootsRevision = in.Key().String(), in.Snapshot.ID, in.Roots
@@ -539,6 +542,11 @@ func (g *Gate) examineLater(in Inputs) <-chan singleflight.Result {
 // examine judges in with everything looked into. Signatures come last: reading layers takes long, and what is decided at the end must
 // not rest on how things were at the beginning.
 func (g *Gate) examine(ctx context.Context, in Inputs) (Verdict, error) {
+	var at atomic.Pointer[string] // nobody is told how far it has come
+	defer g.lease(ctx, in, &at)()
+	if v, ok := g.examinedElsewhere(ctx, in); ok {
+		return v, g.settle(ctx, in, v, Evidence{}, false)
+	}
 	step := func(name string, do func() error) error {
 		if err := do(); err != nil {
 			return &NoVerdict{name, err}

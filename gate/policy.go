@@ -37,6 +37,8 @@ type PolicySet struct {
 	// Revision and WaiverRevision are hashes of what the two lists say, not of the files' bytes.
 	Revision       string
 	WaiverRevision string
+	// WaiverMax is how far ahead a waiver that is granted now may lapse. Verdicts do not depend on it.
+	WaiverMax time.Duration
 }
 
 // For returns the policy that decides for repo. ok is false when none matches, which denies.
@@ -177,8 +179,10 @@ type Waiver struct {
 	Vulnerability string
 	// Package narrows Vulnerability to one package, "type/name"; empty for any.
 	Package string
-	// Rule is the rule waived as a whole; empty when Vulnerability is set.
+	// Rule is the rule waived; empty when Vulnerability is set.
 	Rule Rule
+	// Says narrows Rule to the reason with this message; empty for the rule as a whole.
+	Says string
 	// Repositories narrows the waiver; empty means every repository, and then Digest is set.
 	Repositories []oci.Pattern
 	// Digest narrows the waiver to one manifest; empty for any.

@@ -120,9 +120,16 @@ func TestAttachmentsFollowTheJournal(t *testing.T) {
 		t.Errorf("Attachments of what nothing hangs on: got %q", got)
 	}
 	w.push(t, "", w.referrer(t, image.Digest, "a"))
-	signed := of(w)
-	c.pass(maxAge)
-	if got := of(other); got != signed || got == "" {
-		t.Errorf("Attachments elsewhere: got %q, want %q", got, signed)
+	for name, learn := range map[string]func(){
+		"in time": func() { c.pass(maxAge) }, "when it is said": func() { other.Outdate(web) }, "when anything may have happened": other.OutdateAll,
+	} {
+		w.push(t, "", w.referrer(t, image.Digest, name))
+		if got, before := of(other), of(w); got == before {
+			t.Errorf("%s: the other knows at once, so this shows nothing", name)
+		}
+		learn()
+		if got, want := of(other), of(w); got != want || got == "" {
+			t.Errorf("Attachments elsewhere, %s: got %q, want %q", name, got, want)
+		}
 	}
 }

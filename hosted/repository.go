@@ -3,6 +3,7 @@ package hosted
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -53,6 +54,7 @@ type repository struct {
 	mu       sync.RWMutex
 	listings uint64          // guarded by mu; how many listings were completed, 0 until the first
 	listedAt time.Time       // guarded by mu; when the last of them began
+	outdated bool            // guarded by mu; another replica said, since the last listing began, that something happened
 	dropped  bool            // guarded by mu; it has been forgotten, and counts its events no more
 	known    map[string]bool // guarded by mu; the names of events
 	events   []Recorded      // guarded by mu; sorted by name, those that are not believed left out
@@ -90,7 +92,7 @@ func ask[T any](ctx context.Context, r *Repositories, repo oci.Repository, quest
 	}
 	rp.mu.RLock()
 	listings, age := rp.listings, r.o.Now().Sub(rp.listedAt)
-	if listings > 0 && age >= 0 && age < maxAge {
+	if listings > 0 && !rp.outdated && age >= 0 && age < maxAge {
 		answer, found = question(rp.state)
 	}
 	rp.mu.RUnlock()
@@ -166,6 +168,9 @@ func (r *Repositories) refresh(ctx context.Context, rp *repository, listings uin
 		return nil
 	}
 	began := r.o.Now()
+	rp.mu.Lock()
+	rp.outdated = false // what is said from now on may not be in this listing
+	rp.mu.Unlock()
 	if began.Before(since) { // the clock was set back: it may have been far ahead
 		since = time.Time{}
 	}
@@ -175,6 +180,7 @@ func (r *Repositories) refresh(ctx context.Context, rp *repository, listings uin
 		return rp.known[name]
 	})
 	if err != nil {
+		rp.outdate()
 		return err
 	}
 	r.add(rp, events...)
@@ -182,6 +188,32 @@ func (r *Repositories) refresh(ctx context.Context, rp *repository, listings uin
 	defer rp.mu.Unlock()
 	rp.listings, rp.listedAt = rp.listings+1, began
 	return nil
+}
+
+// Outdate says that something happened to repo at another replica: the next question about it is not answered from memory alone.
+func (r *Repositories) Outdate(repo oci.Repository) {
+	r.mu.Lock()
+	rp := r.repositories[repo]
+	r.mu.Unlock()
+	if rp != nil {
+		rp.outdate()
+	}
+}
+
+// OutdateAll says that anything may have happened at other replicas.
+func (r *Repositories) OutdateAll() {
+	r.mu.Lock()
+	all := slices.Collect(maps.Values(r.repositories))
+	r.mu.Unlock()
+	for _, rp := range all {
+		rp.outdate()
+	}
+}
+
+func (rp *repository) outdate() {
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	rp.outdated = true
 }
 
 // record appends e to the journal and to the fold.

@@ -3,6 +3,7 @@ package ledger
 import (
 	"cmp"
 	"context"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -31,6 +32,7 @@ type repository struct {
 	mu       sync.RWMutex
 	listings uint64    // guarded by mu; how many listings were completed, 0 until the first
 	listedAt time.Time // guarded by mu; when the last of them began
+	outdated bool      // guarded by mu; another replica said, since the last listing began, that it recorded something
 	dropped  bool      // guarded by mu; the ledger has forgotten it, and counts its records no more
 	// seen are the names of records that need no reading again, also of those that were not believed. Guarded by mu.
 	seen map[string]bool
@@ -93,7 +95,7 @@ func ask[T any](
 	}
 	r.mu.RLock()
 	listings, age := r.listings, l.now().Sub(r.listedAt)
-	if listings > 0 && age >= 0 && age < maxAge {
+	if listings > 0 && !r.outdated && age >= 0 && age < maxAge {
 		answer, found = question(r)
 	}
 	r.mu.RUnlock()
@@ -126,18 +128,54 @@ func (l *Ledger) refresh(ctx context.Context, r *repository, listings uint64) er
 		return nil
 	}
 	began := l.now()
+	r.mu.Lock()
+	r.outdated = false // what is said from now on may not be in this listing
+	r.mu.Unlock()
+	err := l.list(ctx, r)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		r.outdated = true
+		return err
+	}
+	r.listings, r.listedAt = r.listings+1, began
+	return nil
+}
+
+// list reads what was recorded in r since it was last listed. What was added before it failed stays, so that the next attempt has less
+// to read.
+func (l *Ledger) list(ctx context.Context, r *repository) error {
 	names, err := l.unseen(ctx, r)
 	if err != nil {
 		return err
 	}
-	// What was added before it failed stays, so that the next attempt has less to read.
-	if err := readAll(ctx, names, func(ctx context.Context, name string) error { return l.readInto(ctx, r, name) }); err != nil {
-		return err
+	return readAll(ctx, names, func(ctx context.Context, name string) error { return l.readInto(ctx, r, name) })
+}
+
+// Outdate says that another replica recorded something in repo: the next question about it is not answered from memory alone.
+func (l *Ledger) Outdate(repo oci.Repository) {
+	l.mu.Lock()
+	r := l.repositories[repo]
+	l.mu.Unlock()
+	if r != nil {
+		r.outdate()
 	}
+}
+
+// OutdateAll says that other replicas may have recorded anything.
+func (l *Ledger) OutdateAll() {
+	l.mu.Lock()
+	all := slices.Collect(maps.Values(l.repositories))
+	l.mu.Unlock()
+	for _, r := range all {
+		r.outdate()
+	}
+}
+
+func (r *repository) outdate() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.listings, r.listedAt = r.listings+1, began
-	return nil
+	r.outdated = true
 }
 
 // unseen lists the names of records that r does not hold yet.

@@ -188,6 +188,17 @@ func TestLedgersShareAStorage(t *testing.T) {
 		cl.pass(maxAge)
 		wantHolders(t, two, nginx, "shared", b, a)
 	})
+	t.Run("or at once when somebody says so, of it or of everything", func(t *testing.T) {
+		for i, say := range []func(){func() { two.Outdate(nginx) }, two.OutdateAll, func() { two.Outdate(redis) }} {
+			next := candidate(nginx, fmt.Sprint("said ", i))
+			record(t, one, admission(next, "k", "said"))
+			say()
+			got, err := two.Holders(t.Context(), nginx, oci.FromBytes([]byte("said")))
+			if want := i + 1; err != nil || i < 2 && len(got) != want || i == 2 && len(got) != 2 {
+				t.Errorf("%d: got %v, %v", i, got, err)
+			}
+		}
+	})
 	t.Run("records of the same nanosecond are all kept", func(t *testing.T) {
 		record(t, one, denial(a, "by one"))
 		record(t, two, denial(a, "by two"))

@@ -247,6 +247,8 @@ type Standing struct {
 	Key      gate.Key
 	// JudgedAt and Until are those of the verdict, UTC.
 	JudgedAt, Until time.Time
+	// FirstJudgedAt is that of the oldest verdict there is a record of, UTC.
+	FirstJudgedAt time.Time
 }
 
 // Standings returns how every candidate of repo stands that was ever judged, the one with the newest verdict first.
@@ -257,7 +259,7 @@ func (l *Ledger) Standings(ctx context.Context, repo oci.Repository) ([]Standing
 			e := m.newest()
 			s := Standing{
 				Candidate: gate.Candidate{Repository: repo, Digest: m.digest}, Keep: e.keep, Admitted: m.admitted, Key: e.key,
-				JudgedAt: e.judgedAt, Until: e.until,
+				JudgedAt: e.judgedAt, Until: e.until, FirstJudgedAt: m.entries[0].judgedAt,
 			}
 			if e.allowed {
 				s.Decision = gate.Allow

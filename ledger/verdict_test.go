@@ -341,8 +341,17 @@ func TestStandingsGoByTheNewestVerdict(t *testing.T) {
 		record(t, l, v)
 	}
 	want := []Standing{
-		{Candidate: a, Admitted: true, Key: keyOf("k3"), JudgedAt: withdrawn.JudgedAt, Until: withdrawn.Until},
-		{Candidate: b, Keep: true, Key: keyOf("k2"), JudgedAt: kept.JudgedAt, Until: kept.Until},
+		{Candidate: a, Admitted: true, Key: keyOf("k3"), JudgedAt: withdrawn.JudgedAt, Until: withdrawn.Until, FirstJudgedAt: admission(a, "k1").JudgedAt},
+		{Candidate: b, Keep: true, Key: keyOf("k2"), JudgedAt: kept.JudgedAt, Until: kept.Until, FirstJudgedAt: kept.JudgedAt},
+	}
+	for c, want := range map[gate.Candidate]gate.Verdict{a: withdrawn, b: kept} {
+		newest, ok, err := l.Newest(t.Context(), c)
+		if diff := cmp.Diff(newest, want); !ok || err != nil || diff != "" {
+			t.Errorf("Newest: %t, %v (-got +want):\n%s", ok, err, diff)
+		}
+	}
+	if _, ok, err := l.Newest(t.Context(), candidate(nginx, "never judged")); ok || err != nil {
+		t.Errorf("Newest of what was never judged: got %t, %v", ok, err)
 	}
 	got, err := l.Standings(t.Context(), nginx)
 	if diff := cmp.Diff(got, want); err != nil || diff != "" {

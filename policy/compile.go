@@ -45,7 +45,7 @@ func compile(sources []source, now time.Time) (*gate.PolicySet, error) {
 	}
 	return &gate.PolicySet{
 		Policies: d.policies, Waivers: d.waivers,
-		Revision: policyRevision(d.policies), WaiverRevision: waiverRevision(d.waivers),
+		Revision: policyRevision(d.policies), WaiverRevision: waiverRevision(d.waivers), WaiverMax: d.limit,
 	}, nil
 }
 

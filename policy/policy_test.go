@@ -195,7 +195,7 @@ func TestParseReadsEveryField(t *testing.T) {
 				Until: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC), Reason: "lapsed long ago", By: "bob",
 			},
 		},
-		Revision: got.Revision, WaiverRevision: got.WaiverRevision,
+		Revision: got.Revision, WaiverRevision: got.WaiverRevision, WaiverMax: 1000 * time.Hour,
 	}
 	if diff := cmp.Diff(want, got, samePatterns, sameConditions, sameExpressions, otherLines); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

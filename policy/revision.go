@@ -71,6 +71,7 @@ type canonicalVulnerabilities struct {
 type canonicalWaiver struct {
 	Vulnerability, Package string
 	Rule                   gate.Rule
+	Says                   string `json:",omitempty"`
 	Repositories           []string
 	Digest                 oci.Digest
 	Until                  time.Time
@@ -153,7 +154,7 @@ func waiverRevision(waivers []gate.Waiver) string {
 	forms := make([]canonicalWaiver, len(waivers))
 	for i, w := range waivers {
 		forms[i] = canonicalWaiver{
-			Vulnerability: w.Vulnerability, Package: w.Package, Rule: w.Rule,
+			Vulnerability: w.Vulnerability, Package: w.Package, Rule: w.Rule, Says: w.Says,
 			Repositories: unordered(w.Repositories, oci.Pattern.String), Digest: w.Digest,
 			Until: w.Until.UTC(), Reason: w.Reason, By: w.By,
 		}

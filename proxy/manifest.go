@@ -77,6 +77,9 @@ func (p *Proxy) serveJudged(x *exchange, r *http.Request, q oci.Request, refused
 	default:
 		m, err = p.openManifest(r.Context(), x, q)
 	}
+	if d, ok := errors.AsType[*denied](err); ok {
+		p.o.Denied(d.candidate, x.caller)
+	}
 	switch {
 	case err == nil:
 		return p.sendManifest(x, r, m)
@@ -181,7 +184,7 @@ func (p *Proxy) admitted(ctx, hold context.Context, c gate.Candidate) (manifest,
 		return manifest{}, err
 	}
 	if !v.Allowed() {
-		return manifest{}, p.denial(c, v, "")
+		return manifest{}, &denied{c, p.denial(c, v, "")}
 	}
 	content, err := p.o.Released.Manifest(ctx, c)
 	if err != nil { // a verdict allows it, so not having it is a failure, whatever the reason
@@ -217,7 +220,7 @@ func (p *Proxy) childrenAllowed(hold context.Context, repo oci.Repository, m man
 		case err != nil:
 			return err
 		case !v.Allowed():
-			return p.denial(c, v, platformOf(child))
+			return &denied{c, p.denial(c, v, platformOf(child))}
 		}
 	}
 	return nil

@@ -104,6 +104,8 @@ type Options struct {
 	Hold time.Duration
 	// Platforms are those, as "linux/amd64", whose child of an index a mirror's client is told about when it asks for the index.
 	Platforms []string
+	// Denied is told who asked for a manifest and was refused it by a verdict. It must not block. Nil for nobody.
+	Denied func(c gate.Candidate, by access.Caller)
 	// Now is the clock requests are timed by; nil for time.Now.
 	Now func() time.Time
 }
@@ -133,6 +135,9 @@ func New(o Options) *Proxy {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Denied == nil {
+		o.Denied = func(gate.Candidate, access.Caller) {}
 	}
 	o.AdminURL = strings.TrimSuffix(o.AdminURL, "/")
 	o.Platforms = slices.Clone(o.Platforms)

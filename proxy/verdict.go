@@ -76,6 +76,17 @@ func unavailable(message string, cause error) error {
 // isDenial reports whether err is answered as a denial, and not merely caused by one.
 func isDenial(err error) bool { return err != nil && answerTo(err).Code == oci.CodeDenied }
 
+// denied is a refusal by a verdict. What is answered is the [oci.Error] it wraps.
+type denied struct {
+	candidate gate.Candidate
+	answer    *oci.Error
+}
+
+func (d *denied) Error() string { return d.answer.Error() }
+
+// Unwrap returns the answer.
+func (d *denied) Unwrap() error { return d.answer }
+
 // denial returns the answer to whoever asks for what v denies. The same verdict always gives the same answer, byte for byte: its
 // digest stands for it in a tombstone. platform says which child of an index it is about; empty when it is about c itself.
 func (p *Proxy) denial(c gate.Candidate, v gate.Verdict, platform string) *oci.Error {

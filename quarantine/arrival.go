@@ -79,6 +79,13 @@ func (q *Quarantine) fetch(ctx context.Context, a *arrival) error {
 	if arrived, err := q.arrived(ctx, a); err != nil || arrived {
 		return err
 	}
+	release, shared := q.lease(ctx, a)
+	defer release()
+	if shared { // another process may have brought it
+		if arrived, err := q.arrived(ctx, a); err != nil || arrived {
+			return err
+		}
+	}
 	file, err := q.store.spool.create()
 	if err != nil {
 		return err
@@ -106,6 +113,25 @@ func (q *Quarantine) fetch(ctx context.Context, a *arrival) error {
 		}
 	}
 	return nil
+}
+
+// leaseWait is how long another process that fetches a blob is waited for. Its bytes cannot be followed while they arrive there, and load
+// balancers cut connections that are silent for a minute.
+const leaseWait = 20 * time.Second
+
+// lease waits until no other process fetches what a is about, but not for long. shared is false when that is not known.
+func (q *Quarantine) lease(ctx context.Context, a *arrival) (release func(), shared bool) {
+	if q.leases == nil {
+		return func() {}, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaseWait)
+	defer cancel()
+	release, err := q.leases.Acquire(ctx, fmt.Sprint("blob:", a.candidate.Repository.Upstream, ":", a.desc.Digest, ":", a.desc.Size))
+	if err != nil {
+		q.log.DebugContext(ctx, "fetching without a lease", "digest", a.desc.Digest.String(), "err", err)
+		return func() {}, false
+	}
+	return release, true
 }
 
 // arrived reports whether an earlier arrival from the same upstream brought the blob between two looks.

@@ -24,10 +24,12 @@ type withholding struct {
 	in   *bufio.Reader
 	from io.Closer
 	err  error
+	// wrong is called once if the content proves wrong.
+	wrong func()
 }
 
-func newWithholding(r io.ReadCloser, desc oci.Descriptor) *withholding {
-	return &withholding{in: bufio.NewReaderSize(oci.NewVerifier(r, desc), arrivalBuffer), from: r}
+func newWithholding(r io.ReadCloser, desc oci.Descriptor, wrong func()) *withholding {
+	return &withholding{in: bufio.NewReaderSize(oci.NewVerifier(r, desc), arrivalBuffer), from: r, wrong: wrong}
 }
 
 // Read implements io.Reader.
@@ -39,6 +41,9 @@ func (w *withholding) Read(p []byte) (int, error) {
 	peeked, err := w.in.Peek(min(len(p)+1, arrivalBuffer))
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bufio.ErrBufferFull) {
 		w.err = err
+		if errors.Is(err, oci.ErrMismatch) {
+			w.wrong()
+		}
 		return 0, err
 	}
 	n := len(peeked)

@@ -44,11 +44,20 @@ type Source interface {
 	BlobExists(ctx context.Context, repo oci.Repository, desc oci.Descriptor) error
 }
 
+// Leases lets one process of several fetch a blob while the others wait for it to be stored. Implementations are safe for concurrent
+// use.
+type Leases interface {
+	// Acquire returns once no other process holds the lease on name, or ctx has ended. release gives it up, and must be called when err is
+	// nil. An error means that nobody can say who fetches; then everybody does.
+	Acquire(ctx context.Context, name string) (release func(), err error)
+}
+
 // Quarantine holds content. It implements gate.Bytes and gate.Releases, and is safe for concurrent use.
 type Quarantine struct {
 	source Source
 	store  *store
 	log    *slog.Logger
+	leases Leases // nil when no other process fetches into the same storage
 
 	manifests *bounded[gate.Candidate, gate.Held]
 	intact    *bounded[oci.Digest, identity]
@@ -90,6 +99,9 @@ func New(source Source, driver storagedriver.StorageDriver, root, spool string, 
 		arrivals:  map[arrivalKey]*arrival{}, lifetime: lifetime, end: end,
 	}, nil
 }
+
+// ShareFetches has blobs be fetched by one process of all those that share l and the storage. It is called before q is used.
+func (q *Quarantine) ShareFetches(l Leases) { q.leases = l }
 
 // Close ends every fetch, waits for it, and removes the spool.
 func (q *Quarantine) Close() error {
@@ -273,7 +285,7 @@ func (q *Quarantine) openIntact(ctx context.Context, desc oci.Descriptor) (io.Re
 	}
 	file, now, ok := identify(r)
 	if !ok {
-		return newWithholding(r, desc), nil
+		return newWithholding(r, desc, func() { q.suspect(desc.Digest) }), nil
 	}
 	if seen, ok := q.intact.get(desc.Digest); !ok || seen != now {
 		err = verifyFile(file, oci.Descriptor{Digest: desc.Digest, Size: now.size})
@@ -294,6 +306,28 @@ func (q *Quarantine) openIntact(ctx context.Context, desc oci.Descriptor) (io.Re
 		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil
+}
+
+// suspect looks, with nobody waiting, whether a stored blob that proved wrong to a reader is not what its digest says, and removes it
+// then, so that it is fetched again. To the reader it may have been the manifest that lied.
+func (q *Quarantine) suspect(d oci.Digest) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.lifetime.Err() != nil {
+		return
+	}
+	q.fetching.Go(func() {
+		ctx, cancel := context.WithTimeout(q.lifetime, arrivalTimeout)
+		defer cancel()
+		right, err := q.store.proves(ctx, d)
+		if err == nil && !right {
+			q.log.ErrorContext(ctx, "a stored blob is not what its digest says and is fetched again", "digest", d.String())
+			err = q.store.removeBlob(ctx, d)
+		}
+		if err != nil && !errors.Is(err, errNotHeld) && ctx.Err() == nil {
+			q.log.WarnContext(ctx, "looking at a stored blob that proved wrong", "digest", d.String(), "err", err)
+		}
+	})
 }
 
 // Release implements [gate.Releases]. It refuses a verdict that does not allow.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
@@ -495,6 +496,28 @@ func TestObjectsAreVerifiedOnTheWayOut(t *testing.T) {
 	if !errors.Is(err, oci.ErrMismatch) || len(got) >= int(layer.Size) {
 		t.Errorf("got %d of %d bytes, %v, want ErrMismatch before the last", len(got), layer.Size, err)
 	}
+	t.Run("and what is wrong is removed, and fetched again", func(t *testing.T) {
+		deadline := time.Now().Add(time.Minute)
+		for err != nil && time.Now().Before(deadline) { // it is looked at with nobody waiting
+			got, err = w.readAll(t, c, layer)
+		}
+		if err != nil || len(got) != int(layer.Size) {
+			t.Errorf("got %d of %d bytes, %v, want all of them", len(got), layer.Size, err)
+		}
+	})
+	t.Run("but not because a manifest lies about its size", func(t *testing.T) {
+		lie := layer
+		lie.Size++
+		if _, err := w.readAll(t, w.source.image(t, repoA, lie), lie); !errors.Is(err, oci.ErrMismatch) {
+			t.Errorf("got %v, want ErrMismatch", err)
+		}
+		if err := w.Close(); err != nil { // which waits for whoever looks at it
+			t.Fatal(err)
+		}
+		if _, err := w.driver.Stat(t.Context(), path); err != nil {
+			t.Errorf("the blob: %v, want it to be there", err)
+		}
+	})
 }
 
 func TestHold(t *testing.T) {

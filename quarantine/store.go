@@ -184,7 +184,33 @@ func (s *store) openBlob(ctx context.Context, d oci.Digest) (io.ReadCloser, erro
 	return r, err
 }
 
-// commit moves a verified spool file to where blobs lie. It either is there afterwards, whole, or not at all.
+// proves reports whether a stored blob is what its digest says. Errors: errNotHeld.
+func (s *store) proves(ctx context.Context, d oci.Digest) (bool, error) {
+	info, err := s.driver.Stat(ctx, blobPath(d))
+	if isNotFound(err) {
+		return false, errNotHeld
+	}
+	if err != nil {
+		return false, err
+	}
+	r, err := s.openBlob(ctx, d)
+	if err != nil {
+		return false, err
+	}
+	verifier := oci.NewVerifier(r, oci.Descriptor{Digest: d, Size: info.Size()})
+	_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, verifier, make([]byte, arrivalBuffer))
+	if errors.Is(err, oci.ErrMismatch) {
+		return false, r.Close()
+	}
+	return err == nil, errors.Join(err, r.Close())
+}
+
+// smallBlob is up to where a blob is written to an object store in one request, from memory; parts of their own take three at least.
+const smallBlob = 4 << 20
+
+// commit moves a verified spool file to where blobs lie. It either is there afterwards, whole, or not at all: an object appears when
+// it is complete, and no sooner. It must not be written beside: to an object store, whatever begins with the name of a blob is in a
+// folder of that name, and the blob looks as if it were there.
 func (s *store) commit(ctx context.Context, file *os.File, d oci.Digest) error {
 	if s.root != "" {
 		final := filepath.Join(s.root, filepath.FromSlash(blobPath(d)))
@@ -193,21 +219,28 @@ func (s *store) commit(ctx context.Context, file *os.File, d oci.Digest) error {
 		}
 		return os.Rename(file.Name(), final)
 	}
-	if _, err := file.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	arriving := blobPath(d) + "." + filepath.Base(file.Name())
-	w, err := s.driver.Writer(ctx, arriving, false)
+	size, err := file.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err
 	}
-	if _, err := io.Copy(w, file); err != nil {
-		return errors.Join(err, w.Cancel(ctx), w.Close())
-	}
-	if err := errors.Join(w.Commit(ctx), w.Close()); err != nil {
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	return s.driver.Move(ctx, arriving, blobPath(d))
+	if size <= smallBlob {
+		content, err := oci.ReadBounded(file, smallBlob)
+		if err != nil {
+			return err
+		}
+		return s.driver.PutContent(ctx, blobPath(d), content)
+	}
+	w, err := s.driver.Writer(ctx, blobPath(d), false)
+	if err != nil {
+		return err
+	}
+	if _, err := io.CopyBuffer(w, struct{ io.Reader }{file}, make([]byte, arrivalBuffer)); err != nil {
+		return errors.Join(err, w.Cancel(ctx), w.Close())
+	}
+	return errors.Join(w.Commit(ctx), w.Close())
 }
 
 // claimant says on whose word a blob may be opened for a candidate.

@@ -27,7 +27,7 @@ func (in *instance) openAccess() (err error) {
 	o.Repository, o.Log, o.Observe = in.repository, in.log, in.meters.accessed
 	o.Audit = access.AuditFunc(in.putOnRecord)
 	if o.KeyFile == "" && (o.HtpasswdFile != "" || o.RobotsFile != "" || len(o.Issuers) > 0) {
-		if o.KeyFile, err = ownTokenKey(in.config.Storage.Filesystem.Root); err != nil {
+		if o.KeyFile, err = ownTokenKey(in.storage.root); err != nil {
 			return err
 		}
 	}

@@ -47,6 +47,7 @@ type config struct {
 	Statements      statementsConfig
 	Audit           struct{ Path string }
 	Trail           struct{ Keep time.Duration }
+	Review          reviewConfig
 	Webhooks        []any
 	Log             struct{ Level, Format string }
 }
@@ -64,11 +65,13 @@ type listenConfig struct {
 }
 
 type storageConfig struct {
-	Filesystem struct{ Root string }
-	MaxBytes   bytesSize `mapstructure:"max_bytes"`
-	S3         map[string]any
-	GCS        map[string]any
-	Azure      map[string]any
+	Filesystem      struct{ Root string }
+	MaxBytes        bytesSize `mapstructure:"max_bytes"`
+	S3              map[string]any
+	Local           string
+	UnsafePlaintext bool `mapstructure:"unsafe_plaintext"`
+	GCS             map[string]any
+	Azure           map[string]any
 }
 
 type redisConfig struct {
@@ -119,7 +122,7 @@ func defaults() map[string]any {
 	return map[string]any{
 		"listen.registry": "127.0.0.1:5000", "listen.names": []string{}, "listen.admin": "127.0.0.1:5001", "listen.admin_url": "",
 		"listen.tls.cert": "", "listen.tls.key": "", "listen.tls.client_ca": "", "listen.unsafe_plaintext": false,
-		"storage.filesystem.root": "./tidewaiter-data", "storage.max_bytes": "0",
+		"storage.filesystem.root": "./tidewaiter-data", "storage.max_bytes": "0", "storage.local": "", "storage.unsafe_plaintext": false,
 		"redis.url": "", "redis.seal_key_file": "",
 		"default_upstream": "docker.io", "policy_files": []string{}, "trust_files": []string{},
 		"advisories.source": "", "advisories.path": "", "advisories.refresh": "6h", "advisories.max_age": "72h",
@@ -130,7 +133,7 @@ func defaults() map[string]any {
 		"access.unsafe_anonymous_push": false, "access.basic.htpasswd_file": "",
 		"access.tokens.key_file": "", "access.tokens.ttl": "15m", "access.tokens.realm": "", "access.tokens.robots_file": "",
 		"statements.key_file": "", "statements.kms": "", "statements.verifier": "", "statements.failures": false,
-		"audit.path": "", "trail.keep": "2160h", "log.level": "info", "log.format": "json",
+		"audit.path": "", "trail.keep": "2160h", "review.second_approver": false, "review.warn_before": "72h", "log.level": "info", "log.format": "json",
 	}
 }
 
@@ -193,6 +196,9 @@ func readConfig(file string, overridden bool) (*config, []error) {
 	if err := v.UnmarshalExact(&config{}, hooks); err != nil { // which can only be for keys there are not
 		problems = append(problems, fmt.Errorf("%s: %w", source, err))
 	}
+	if c.Storage.S3 != nil && v.InConfig("storage.filesystem") {
+		problems = append(problems, errors.New("storage has filesystem and s3: things are kept in one place"))
+	}
 	if v.InConfig("upstreams") && len(c.Upstreams) == 0 {
 		problems = append(problems, errors.New("upstreams is written and names none; leave the key out for the well-known registries"))
 	}
@@ -225,7 +231,8 @@ func (c *config) problems() []error {
 	}
 	problem(c.Listen.AdminURL != "" && !isWebURL(c.Listen.AdminURL), "listen.admin_url: %q is not an http or https URL", c.Listen.AdminURL)
 	found = append(found, c.accessProblems()...)
-	problem(c.Storage.Filesystem.Root == "", "storage.filesystem.root is empty")
+	found = append(found, c.reviewProblems()...)
+	found = append(found, c.storageProblems()...)
 	problem(c.Redis.URL != "" && c.Redis.SealKeyFile == "", "redis.url needs redis.seal_key_file")
 	problem(c.Redis.URL != "" && !isRedisURL(c.Redis.URL), "redis.url is not redis://, rediss:// or unix://") // not shown: it may hold a password
 	problem(!oci.ValidHost(c.DefaultUpstream), "default_upstream: %q is not a host", c.DefaultUpstream)
@@ -324,7 +331,7 @@ func (c *config) installationProblems() []error {
 // unsupported maps the keys this version cannot act on to whether they are set.
 func (c *config) unsupported() map[string]bool {
 	return map[string]bool{
-		"storage.s3": c.Storage.S3 != nil, "storage.gcs": c.Storage.GCS != nil, "storage.azure": c.Storage.Azure != nil,
+		"storage.gcs": c.Storage.GCS != nil, "storage.azure": c.Storage.Azure != nil,
 		"storage.max_bytes": c.Storage.MaxBytes != 0, "webhooks": len(c.Webhooks) > 0,
 	}
 }
@@ -354,6 +361,9 @@ func (c *config) unsafe() []string {
 	var on []string
 	if c.Listen.UnsafePlaintext {
 		on = append(on, "listen.unsafe_plaintext")
+	}
+	if c.Storage.UnsafePlaintext {
+		on = append(on, "storage.unsafe_plaintext")
 	}
 	if c.Access.UnsafeAnonymousPush {
 		on = append(on, "access.unsafe_anonymous_push")

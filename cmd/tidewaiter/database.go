@@ -21,7 +21,7 @@ import (
 func (c *config) advisoryPath() (string, error) {
 	path := c.Advisories.Path
 	if path == "" {
-		path = filepath.Join(c.Storage.Filesystem.Root, "tidewaiter", "advisories")
+		path = filepath.Join(c.localRoot(), "advisories")
 	}
 	return filepath.Abs(path)
 }

@@ -84,7 +84,7 @@ func (in *instance) openHosted() error {
 	}
 	var err error
 	in.hosted, err = hosted.New(hosted.Options{
-		Rules: rules, Journal: in.ledger.Journal(), Bytes: in.quarantine, Now: time.Now, Log: in.log,
+		Rules: rules, Journal: in.journal(), Bytes: in.quarantine, Now: time.Now, Log: in.log,
 		Judge: func(c gate.Candidate) {
 			in.gate.Start(c)
 			in.forwarder.Wake() // what was attached to an image that is admitted already goes after it
@@ -255,19 +255,25 @@ func (in *instance) tend(ctx context.Context) {
 	ticker := time.NewTicker(tendEvery)
 	defer ticker.Stop()
 	for {
-		in.judgePending(ctx)
-		n, err := in.uploads.Purge(ctx, abandonedAfter)
-		if err != nil && ctx.Err() == nil {
-			in.log.WarnContext(ctx, "removing abandoned uploads", "err", err)
-		}
-		if n > 0 {
-			in.log.InfoContext(ctx, "abandoned uploads removed", "uploads", n)
+		if in.fleet.Turn(ctx, "tend", tendEvery) { // one replica does it for all
+			in.tendOnce(ctx)
 		}
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+func (in *instance) tendOnce(ctx context.Context) {
+	in.judgePending(ctx)
+	n, err := in.uploads.Purge(ctx, abandonedAfter)
+	if err != nil && ctx.Err() == nil {
+		in.log.WarnContext(ctx, "removing abandoned uploads", "err", err)
+	}
+	if n > 0 {
+		in.log.InfoContext(ctx, "abandoned uploads removed", "uploads", n)
 	}
 }
 

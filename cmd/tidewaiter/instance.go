@@ -16,8 +16,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
-
 	"github.com/tidewaiter/tidewaiter/access"
 	"github.com/tidewaiter/tidewaiter/advisories"
 	"github.com/tidewaiter/tidewaiter/audit"
@@ -31,6 +29,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/policy"
 	"github.com/tidewaiter/tidewaiter/quarantine"
 	"github.com/tidewaiter/tidewaiter/rejudge"
+	"github.com/tidewaiter/tidewaiter/review"
 	"github.com/tidewaiter/tidewaiter/scan"
 	"github.com/tidewaiter/tidewaiter/seal"
 	"github.com/tidewaiter/tidewaiter/signing"
@@ -52,11 +51,15 @@ type instance struct {
 	updater    *advisories.Updater // nil unless advisories are fetched
 	layers     *scan.Layers
 	malware    *malware.Clamd // nil unless malware is looked for
+	storage    storage
+	writable   writability
 	ledger     *ledger.Ledger
 	verdicts   *cache.Verdicts
 	upstreams  *upstream.Registries
 	quarantine *quarantine.Quarantine
 	uploads    *quarantine.Uploads
+	waivers    *review.Waivers
+	askers     *review.Askers
 	hosted     *hosted.Repositories
 	key        seal.Key
 	audit      *audit.Log // these two, and statements, only while serving
@@ -65,9 +68,12 @@ type instance struct {
 	forwarder  *forward.Forwarder
 	trail      *trail.Trail
 	rejudger   *rejudge.Rejudger
-	// lease asks for work that one of several replicas does at a time, until release is called; nil when there is only this one.
-	lease   func(ctx context.Context, name string) (held bool, release func())
-	gate    *gate.Gate
+	gate       *gate.Gate
+	fleet      *cache.Fleet
+	outbox     chan saying
+	// reread has a value when waivers are to be read again.
+	reread  chan struct{}
+	peers   *peers
 	closers []func() error // in the order of opening
 }
 
@@ -101,15 +107,13 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 	}
 
 	// Where things are kept.
-	root, err := filepath.Abs(c.Storage.Filesystem.Root)
-	if err != nil {
+	if in.storage, err = c.openStorage(ctx); err != nil {
 		return nil, err
 	}
-	driver := filesystem.New(filesystem.DriverParameters{RootDirectory: root, MaxThreads: storageThreads})
-	if in.key, err = openSealKey(c, root); err != nil {
+	if in.key, err = openSealKey(c, in.storage.root); err != nil {
 		return nil, err
 	}
-	in.ledger = ledger.New(driver, in.key, log, time.Now)
+	in.ledger = ledger.New(in.storage.driver, in.key, log, time.Now)
 	in.openTrail()
 	if in.verdicts, err = cache.New(cache.Options{RedisURL: c.Redis.URL, Key: in.key, Logger: log}); err != nil {
 		return nil, usageError(err) // nothing is connected to yet: what is wrong is what was written
@@ -126,13 +130,17 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 		return nil, usageError(err)
 	}
 	in.closers = append(in.closers, func() error { in.upstreams.Close(); return nil })
-	in.quarantine, err = quarantine.New(shown{in.upstreams, bar}, driver, root, filepath.Join(root, "tidewaiter", "spool"), log)
+	in.quarantine, err = quarantine.New(shown{in.upstreams, bar}, in.storage.driver, in.storage.root, filepath.Join(in.storage.local, "spool"), log)
 	if err != nil {
 		return nil, err
 	}
 	in.closers = append(in.closers, in.quarantine.Close)
+	in.openFleet()
 	in.uploads = in.quarantine.Uploads(int64(c.Gate.MaxImageBytes), time.Now)
 	if err := in.openHosted(); err != nil {
+		return nil, err
+	}
+	if err := in.openReview(ctx); err != nil {
 		return nil, err
 	}
 
@@ -157,10 +165,10 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 
 	in.gate = gate.New(gate.Options{
 		Bytes: in.quarantine, Releases: releases{in.quarantine, in.hosted}, Scanner: in.layers, Advisories: in.advisories, Signatures: verifier,
-		Policies: in.policies, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted}, Sightings: in.trail,
-		Malware: in.malwareScanner(), MalwareMaxAge: c.Malware.MaxAge, MalwareFileBytes: int64(c.Malware.MaxFileBytes),
+		Policies: in.waivers, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted}, Sightings: in.trail,
+		Leases: in.leases(), Malware: in.malwareScanner(), MalwareMaxAge: c.Malware.MaxAge, MalwareFileBytes: int64(c.Malware.MaxFileBytes),
 		EndOfLife: scan.EndOfLife, SecretKinds: scan.NewSecrets().Kinds,
-		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.decided,
+		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.decided, Overturns: in.ledger, Changed: in.changed,
 		Kept:    gate.Keeping{Records: in.ledger, For: c.Gate.RecheckSignatures},
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,
 	})
@@ -187,7 +195,7 @@ var (
 
 // ready returns why requests cannot be served: the storage takes no writes.
 func (in *instance) ready(ctx context.Context) error {
-	if err := tryWriting(in.config.Storage.Filesystem.Root); err != nil {
+	if err := in.writable.try(ctx, in.storage, time.Now()); err != nil {
 		in.log.WarnContext(ctx, "the storage takes no writes", "err", err)
 		return errStorage
 	}

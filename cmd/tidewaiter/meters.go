@@ -114,6 +114,17 @@ func (m *meters) watch(in *instance, served ...prometheus.Collector) {
 		count("tidewaiter_redis_errors_total", "Calls Redis did not answer as it should.", func() uint64 { return in.verdicts.Stats().RedisErrors }),
 		count("tidewaiter_ledger_broken_verdicts_total", "Recorded verdicts that were not believed.", func() uint64 { return in.ledger.Stats().BrokenVerdicts }),
 		count("tidewaiter_ledger_broken_inventories_total", "Recorded inventories that were not believed.", func() uint64 { return in.ledger.Stats().BrokenInventories }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tidewaiter_fleet_replicas", Help: "Replicas that share the Redis and were heard of lately, this one too."},
+			func() float64 {
+				others, _ := in.peers.counts()
+				return float64(1 + others)
+			}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tidewaiter_fleet_disagreement", Help: "Replicas that have judged by other policies, waivers or trust than this one for longer than a reload takes.",
+		}, func() float64 {
+			_, disagreeing := in.peers.counts()
+			return float64(disagreeing)
+		}),
 		moment("tidewaiter_advisories_updated_timestamp_seconds", "When the advisory data in use was built; 0 for none.",
 			func() time.Time { return in.advisories.Snapshot().UpdatedAt }),
 		moment("tidewaiter_advisories_until_timestamp_seconds", "When the advisory data in use is too old to count; 0 for never.",

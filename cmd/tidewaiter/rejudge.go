@@ -37,7 +37,7 @@ func (c rejudgeConfig) problems() []error {
 func (in *instance) openRejudger() {
 	c := in.config.Rejudge
 	in.rejudger = rejudge.New(rejudge.Options{
-		Judge: again{in.gate}, Standings: standings{in.ledger}, Holdings: in.quarantine, UnderWay: in.gate.UnderWay, Lease: in.lease,
+		Judge: again{in.gate}, Standings: standings{in.ledger}, Holdings: in.quarantine, Pulls: in.trail, UnderWay: in.gate.UnderWay, Lease: in.lease,
 		Log: in.log, Now: time.Now, PerSecond: c.PerSecond,
 		Workers: cmp.Or(c.Workers, max(runtime.GOMAXPROCS(0)/2, 1)),
 	})
@@ -50,7 +50,7 @@ type again struct{ *gate.Gate }
 // once than there are workers.
 func (a again) Renew(ctx context.Context, c gate.Candidate, beyond time.Time) (gate.Verdict, error) {
 	v, err := a.Gate.Renew(ctx, c, beyond)
-	if err != nil || v.Complete || !v.Keep {
+	if err != nil || v.Allowed() || v.Complete || !v.Keep {
 		return v, err
 	}
 	if examined, err := a.Examine(ctx, c); err == nil { // the refusal stands without

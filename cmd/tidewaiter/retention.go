@@ -44,13 +44,11 @@ func (in *instance) thin(ctx context.Context) {
 }
 
 func (in *instance) thinOnce(ctx context.Context, before time.Time) {
-	if in.lease != nil {
-		held, release := in.lease(ctx, thinLease)
-		if !held {
-			return
-		}
-		defer release()
+	held, release := in.lease(ctx, thinLease)
+	if !held {
+		return
 	}
+	defer release()
 	n, err := in.ledger.Thin(ctx, before)
 	if err != nil && ctx.Err() == nil {
 		in.log.WarnContext(ctx, "removing verdicts that repeat others", "err", err)

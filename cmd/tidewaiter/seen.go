@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,12 +15,8 @@ import (
 
 	"github.com/tidewaiter/tidewaiter/console"
 	"github.com/tidewaiter/tidewaiter/gate"
-	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/trail"
 )
-
-// defaultServer is where the admin address of a proxy is without a configuration.
-const defaultServer = "http://127.0.0.1:5001"
 
 // whole judges images with their children. It implements console.Judge.
 type whole struct{ in *instance }
@@ -62,11 +57,13 @@ Exit codes: 0 there is one, 1 could not tell, 2 usage error, 3 none passes.`,
 		Example: "  tidewaiter eligible --server http://127.0.0.1:5001 docker.io/library/nginx:1.27",
 		Args:    exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := oci.ParseReference(args[0], anyUpstream, nil); err != nil {
-				return usageError(err)
+			if err := checkReference(args[0]); err != nil {
+				return err
 			}
 			var found console.Eligible
-			if err := askServer(cmd.Context(), server, "/api/v1/eligible", url.Values{"ref": {args[0]}}, &found); err != nil {
+			ctx, cancel := context.WithTimeout(cmd.Context(), judgedTimeout)
+			defer cancel()
+			if err := askAdmin(ctx, server, http.MethodGet, "eligible", url.Values{"ref": {args[0]}}, nil, &found); err != nil {
 				return err
 			}
 			if err := inv.print(found, func(w io.Writer) error { return printEligible(w, found) }); err != nil {
@@ -78,7 +75,7 @@ Exit codes: 0 there is one, 1 could not tell, 2 usage error, 3 none passes.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&server, "server", defaultServer, "admin address of the proxy")
+	withServer(cmd, &server)
 	inv.withOutput(cmd)
 	return cmd
 }
@@ -116,13 +113,15 @@ func newRecalls(inv *invocation) *cobra.Command {
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var list console.RecallList
-			if err := askServer(cmd.Context(), server, "/api/v1/recalls", nil, &list); err != nil {
+			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
+			defer cancel()
+			if err := askAdmin(ctx, server, http.MethodGet, "recalls", nil, nil, &list); err != nil {
 				return err
 			}
 			return inv.print(list, func(w io.Writer) error { return printRecalls(w, list) })
 		},
 	}
-	cmd.Flags().StringVar(&server, "server", defaultServer, "admin address of the proxy")
+	withServer(cmd, &server)
 	inv.withOutput(cmd)
 	return cmd
 }
@@ -179,41 +178,6 @@ func writeSeen(b *strings.Builder, r *trail.Recall, by trail.Pullers) error {
 	}
 	if by.Others > 0 {
 		writeLine(b, "  pulled    by others too, %s times", by.Others)
-	}
-	return nil
-}
-
-// askServer asks the admin API at server and reads its answer into answer.
-func askServer(ctx context.Context, server, path string, query url.Values, answer any) error {
-	base, err := url.Parse(server)
-	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return usageError(fmt.Errorf("server %q is not an http or https URL", server))
-	}
-	asked := url.URL{Scheme: base.Scheme, User: base.User, Host: base.Host, Path: strings.TrimSuffix(base.Path, "/") + path, RawQuery: query.Encode()}
-	ctx, cancel := context.WithTimeout(ctx, judgedTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, asked.String(), nil)
-	if err != nil {
-		return usageError(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return fmt.Errorf("asking %s: %w", base.Redacted(), err)
-	}
-	defer func() { _ = resp.Body.Close() }() // it has been read, or has failed
-	body, err := oci.ReadBounded(resp.Body, maxAnswerBytes)
-	if err != nil {
-		return fmt.Errorf("asking %s: %w", base.Redacted(), err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		var failure struct{ Error string }
-		if err := json.Unmarshal(body, &failure); err != nil || failure.Error == "" {
-			return fmt.Errorf("asking %s: %s", base.Redacted(), resp.Status)
-		}
-		return fmt.Errorf("asking %s: %s", base.Redacted(), failure.Error)
-	}
-	if err := json.Unmarshal(body, answer); err != nil {
-		return fmt.Errorf("reading the answer of %s: %w", base.Redacted(), err)
 	}
 	return nil
 }

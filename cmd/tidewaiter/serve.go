@@ -107,12 +107,13 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 		}
 	})
 	running.Go(func() { in.keepFresh(ctx) })
+	running.Go(func() { in.meet(ctx) })
 	running.Go(func() { in.tend(ctx) })
+	running.Go(func() { in.trail.Run(ctx) })
 	running.Go(func() { in.rejudger.Run(ctx) })
 	running.Go(func() { in.thin(ctx) })
-	running.Go(func() { in.trail.Run(ctx) })
 	if c.forwards() {
-		running.Go(func() { in.forwarder.Run(ctx) })
+		running.Go(func() { in.lead(ctx, "forward", in.forwarder.Run) })
 	}
 	if in.statements != nil {
 		running.Go(func() { in.statements.Run(ctx) })
@@ -209,8 +210,8 @@ func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, a
 	p := proxy.New(proxy.Options{
 		Callers: in.access, Rights: in.access,
 		Judge: waits{judge: in.gate, until: ctx}, Released: in.quarantine.Released(), Resolver: resolver{in.upstreams}, Referrers: in.contents(), History: in.ledger,
-		Hosted: in.proxied(), Statements: in.stated(), Log: in.log, DefaultUpstream: c.DefaultUpstream, AdminURL: strings.TrimSuffix(adminURL, "/"), Hold: c.Gate.Hold, Platforms: c.Gate.Platforms,
 		Trail: in.trail, LastGood: lastGood{in.policies, in.trail, time.Now},
+		Denied: in.asked, Hosted: in.proxied(), Statements: in.stated(), Log: in.log, DefaultUpstream: c.DefaultUpstream, AdminURL: strings.TrimSuffix(adminURL, "/"), Hold: c.Gate.Hold, Platforms: c.Gate.Platforms,
 	})
 	in.meters.watch(in, p.Metrics()...)
 	in.meters.trail.watch(in.trail, in.meters.registry)
@@ -219,8 +220,7 @@ func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, a
 		reviewers = in.access
 	}
 	return in.withTokens(p), console.New(console.Options{
-		Access: reviewers,
-		Trail:  in.trail, Judge: whole{in},
+		Access: reviewers, Review: in.reviewed(), Trail: in.trail, Judge: whole{in},
 		History: in.ledger, Resolver: in.contents(), Hosts: in.hosted.Hosts, Metrics: in.meters.registry, Log: in.log, Ready: ready,
 		DefaultUpstream: c.DefaultUpstream, Version: version, Unsafe: c.unsafe(), Advisories: in.advisoryFacts,
 	})

@@ -150,9 +150,7 @@ func TestShutdown(t *testing.T) {
 
 func TestReady(t *testing.T) {
 	dir := t.TempDir()
-	c := &config{}
-	c.Storage.Filesystem.Root = dir
-	in := &instance{config: c, log: slog.New(slog.DiscardHandler)}
+	in := &instance{storage: storage{root: dir}, log: slog.New(slog.DiscardHandler)}
 	if err := in.ready(t.Context()); err != nil {
 		t.Errorf("writable storage: got %v", err)
 	}

@@ -114,6 +114,7 @@ func (in *instance) stated() proxy.Statements {
 // decided is told of every verdict made.
 func (in *instance) decided(v gate.Verdict) {
 	in.meters.verdict(v)
+	in.tell(topicVerdict, []byte(v.Candidate().String()))
 	in.trail.Decided(v)
 	if in.statements != nil {
 		in.statements.Decided(v)

@@ -17,8 +17,8 @@ import (
 	"github.com/tidewaiter/tidewaiter/trail"
 )
 
-// kept returns a trail over a ledger in root, as a process has it, and the ledger.
-func kept(t *testing.T, root string, now func() time.Time) (*trail.Trail, *ledger.Ledger) {
+// trailOver returns a trail over a ledger in root, as a process has it, and the ledger.
+func trailOver(t *testing.T, root string, now func() time.Time) (*trail.Trail, *ledger.Ledger) {
 	t.Helper()
 	key, err := seal.CreateKey(filepath.Join(root, sealKeyName))
 	if err != nil {
@@ -37,7 +37,7 @@ func TestTrailsShareTheLedger(t *testing.T) {
 	repo := oci.Repository{Upstream: "registry.example:5000", Path: "shop/web"}
 	c := gate.Candidate{Repository: repo, Digest: oci.FromBytes([]byte("image"))}
 	who := trail.Client{Name: "user:ci", Address: "10.0.0.1", Agent: "crane"}
-	one, l := kept(t, root, now)
+	one, l := trailOver(t, root, now)
 	if _, err := one.FirstSeen(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestTrailsShareTheLedger(t *testing.T) {
 		one.Decided(v)
 	}
 	one.Flush(t.Context())
-	for name, asked := range map[string]*trail.Trail{"the same": one, "another": first(kept(t, root, func() time.Time { return noon.Add(time.Hour) }))} {
+	for name, asked := range map[string]*trail.Trail{"the same": one, "another": first(trailOver(t, root, func() time.Time { return noon.Add(time.Hour) }))} {
 		if at, err := asked.FirstSeen(t.Context(), c); err != nil || !at.Equal(noon) {
 			t.Errorf("%s: first seen %s, %v", name, at, err)
 		}
@@ -85,7 +85,7 @@ func TestLastGoodIsForAsLongAsThePolicySays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr, _ := kept(t, root, now)
+	tr, _ := trailOver(t, root, now)
 	l := lastGood{always{set}, tr, now}
 	old, next := oci.FromBytes([]byte("old")), oci.FromBytes([]byte("next"))
 	for _, d := range []oci.Digest{old, next} {
