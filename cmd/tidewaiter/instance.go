@@ -34,6 +34,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/seal"
 	"github.com/tidewaiter/tidewaiter/signing"
 	"github.com/tidewaiter/tidewaiter/signing/kms"
+	"github.com/tidewaiter/tidewaiter/simulation"
 	"github.com/tidewaiter/tidewaiter/trail"
 	"github.com/tidewaiter/tidewaiter/upstream"
 )
@@ -68,6 +69,7 @@ type instance struct {
 	forwarder  *forward.Forwarder
 	trail      *trail.Trail
 	rejudger   *rejudge.Rejudger
+	simulator  *simulation.Simulator
 	gate       *gate.Gate
 	fleet      *cache.Fleet
 	outbox     chan saying
@@ -169,12 +171,14 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 		Leases: in.leases(), Malware: in.malwareScanner(), MalwareMaxAge: c.Malware.MaxAge, MalwareFileBytes: int64(c.Malware.MaxFileBytes),
 		EndOfLife: scan.EndOfLife, SecretKinds: scan.NewSecrets().Kinds,
 		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.decided, Overturns: in.ledger, Changed: in.changed,
-		Kept:    gate.Keeping{Records: in.ledger, For: c.Gate.RecheckSignatures},
+		Kept:   gate.Keeping{Records: in.ledger, For: c.Gate.RecheckSignatures},
+		Stored: in.quarantine, Past: records{in.ledger, in.hosted},
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,
 	})
 	in.closers = append(in.closers, func() error { in.gate.Close(); return nil })
 	in.openForwarder()
 	in.openRejudger()
+	in.openSimulator()
 	return in, nil
 }
 
