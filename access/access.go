@@ -58,17 +58,17 @@ func Events() []Event {
 
 // Attempt is what goes on record: that somebody did something, or was kept from it.
 type Attempt struct {
-	// Event is EventAllowed, EventRefused, EventChallenged or EventBadCredentials.
+	// Event is EventAllowed, EventRefused, EventChallenged, EventBadCredentials or EventTokenIssued.
 	Event Event
 	// Caller is the name of who it was, or with EventBadCredentials who it was said to be. The client may have written it.
 	Caller  string
 	Address string
-	// Action and Repository are empty with EventBadCredentials, Tag and Digest also when it is about all of the repository.
+	// Action and Repository are empty with EventBadCredentials and EventTokenIssued, Tag and Digest also when it is about all of the repository.
 	Action     Action
 	Repository string
 	Tag        string
 	Digest     oci.Digest
-	// Reason is why not, in our words; empty for EventAllowed.
+	// Reason is why not, in our words; empty for EventAllowed. With EventTokenIssued it is what the token is good for.
 	Reason string
 }
 

@@ -309,6 +309,40 @@ func TestTokenService(t *testing.T) {
 	}
 }
 
+func TestTokensAreOnRecord(t *testing.T) {
+	p, _ := tokenPlace(t, nil)
+	ask := func(user string) int {
+		r := httptest.NewRequest("GET", "/token?scope=repository:apps/web:pull,push&scope=repository:public/x:pull", nil)
+		r.RemoteAddr = "192.0.2.7:1"
+		if user != "" {
+			r.SetBasicAuth(user, "secret")
+		}
+		w := httptest.NewRecorder()
+		p.ServeHTTP(w, r)
+		return w.Code
+	}
+	issued := func(caller, scope string) access.Attempt {
+		return access.Attempt{Event: access.EventTokenIssued, Caller: caller, Address: "192.0.2.7", Reason: scope}
+	}
+	for range 2 {
+		for _, user := range []string{"ci", ""} {
+			if got := ask(user); got != 200 {
+				t.Fatalf("%q: got %d", user, got)
+			}
+		}
+	}
+	ci := issued("user:ci", "repository:apps/web:pull,push,sign repository:public/x:pull")
+	want := []access.Attempt{ci, issued("anonymous", "repository:public/x:pull"), ci} // of those for nobody one a minute
+	if diff := cmp.Diff(p.ledger.take(), want); diff != "" {
+		t.Errorf("on record (-got +want):\n%s", diff)
+	}
+	p.ledger.err = errors.New("no space left")
+	before := p.count(access.EventTokenIssued)
+	if got := ask("ci"); got != 503 || p.count(access.EventTokenIssued) != before {
+		t.Errorf("what cannot be put on record: got %d", got)
+	}
+}
+
 func TestChallenges(t *testing.T) {
 	p, _ := tokenPlace(t, nil)
 	behind, _ := tokenPlace(t, func(_ *place, o *access.Options) { o.Realm = "https://registry.example/token" })

@@ -50,6 +50,8 @@ type Event struct {
 	Result string `json:"result,omitempty"`
 	// Reason is why, for a person.
 	Reason string `json:"reason,omitempty"`
+	// Inputs identify what a verdict was made from, as the ledger has it, or what is in force now.
+	Inputs string `json:"inputs,omitempty"`
 	// RequestID is the id of the request in the log of the proxy.
 	RequestID string `json:"request_id,omitempty"`
 }
@@ -57,7 +59,7 @@ type Event struct {
 // cut returns e with every text within its bound.
 func (e Event) cut() Event {
 	for _, field := range []*string{
-		&e.Event, &e.Caller, &e.Address, &e.Action, &e.Repository, &e.Tag, &e.Digest, &e.Result, &e.Reason, &e.RequestID,
+		&e.Event, &e.Caller, &e.Address, &e.Action, &e.Repository, &e.Tag, &e.Digest, &e.Result, &e.Reason, &e.Inputs, &e.RequestID,
 	} {
 		if len(*field) > maxFieldBytes {
 			*field = strings.ToValidUTF8((*field)[:maxFieldBytes], "") + "…"
@@ -118,7 +120,7 @@ func (l *Log) Record(ctx context.Context, e Event) error {
 	e = e.cut()
 	if l.writer == nil {
 		l.log.InfoContext(ctx, "audit", "event", e.Event, "caller", e.Caller, "client", e.Address, "action", e.Action, "repo", e.Repository,
-			"tag", e.Tag, "digest", e.Digest, "result", e.Result, "reason", e.Reason, "request_id", e.RequestID)
+			"tag", e.Tag, "digest", e.Digest, "result", e.Result, "reason", e.Reason, "inputs", e.Inputs, "request_id", e.RequestID)
 		return nil
 	}
 	if err := l.writer.record(ctx, e); err != nil {

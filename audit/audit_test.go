@@ -185,7 +185,7 @@ func TestLongTextsAreCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	long := strings.Repeat("\x00", 1<<20)
-	if err := l.Record(t.Context(), audit.Event{Event: long, Caller: long, Address: long, Action: long, Repository: long, Tag: long, Digest: long, Result: long, Reason: long, RequestID: long}); err != nil {
+	if err := l.Record(t.Context(), audit.Event{Event: long, Caller: long, Address: long, Action: long, Repository: long, Tag: long, Digest: long, Result: long, Reason: long, Inputs: long, RequestID: long}); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Close(); err != nil {
@@ -453,18 +453,29 @@ func TestAFullDiskIsNotTheEnd(t *testing.T) {
 	}
 }
 
+// BenchmarkRecord is the time of one record: of a disk's sync when there is one at a time, of less the more come at once, since those share
+// it.
 func BenchmarkRecord(b *testing.B) {
-	f := newFile(b)
-	l, err := f.open()
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			if err := l.Record(b.Context(), audit.Event{Event: "access.allowed", Caller: "user:ci", Action: "push", Repository: "apps/web"}); err != nil {
-				b.Error(err)
+	for _, atOnce := range []int{1, 16, 256} {
+		b.Run(fmt.Sprintf("%d at once", atOnce), func(b *testing.B) {
+			f := newFile(b)
+			l, err := f.open()
+			if err != nil {
+				b.Fatal(err)
 			}
-		}
-	})
+			defer func() { _ = l.Close() }()
+			b.ResetTimer()
+			var recording sync.WaitGroup
+			for worker := range atOnce {
+				recording.Go(func() {
+					for i := worker; i < b.N; i += atOnce {
+						if err := l.Record(b.Context(), audit.Event{Event: "access.allowed", Caller: "user:ci", Action: "push", Repository: "apps/web"}); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			recording.Wait()
+		})
+	}
 }

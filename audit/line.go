@@ -12,8 +12,8 @@ import (
 	"github.com/tidewaiter/tidewaiter/seal"
 )
 
-// maxLineBytes bounds a line: ten texts of a kilobyte, each byte of which JSON may write as six, and numbers.
-const maxLineBytes = 64 << 10
+// maxLineBytes bounds a line: eleven texts of a kilobyte, each byte of which JSON may write as six, and numbers.
+const maxLineBytes = 72 << 10
 
 // Kinds of lines this package adds itself.
 const (

@@ -64,6 +64,13 @@ type Options struct {
 	Judge Judge
 	// Policy is what policies are shown and tried with. Nil shows none.
 	Policy *Policy
+	// Operators says who runs all of this; needed with Access.
+	Operators Operators
+	// Events are what happens, Letters what webhooks could not be told of it. Nil: there is neither.
+	Events  Events
+	Letters Letters
+	// Until ends the streams of events, so that the process can end; nil for never.
+	Until context.Context
 	// Ready returns why requests cannot be served, in words that whoever asks may read, or nil. Nil means always ready.
 	Ready func(context.Context) error
 	// DefaultUpstream is where references without a host belong that are not hosted here.
@@ -100,6 +107,7 @@ func New(o Options) *Console {
 	c.mux.HandleFunc("GET /readyz", c.serveReady)
 	c.mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{}))
 	c.mux.HandleFunc("GET /api/v1/images/{reference...}", c.serveImageJSON)
+	c.addEvents()
 	c.mux.HandleFunc("GET /images/{reference...}", c.serveImagePage)
 	if o.Advisories != nil {
 		c.mux.HandleFunc("GET /api/v1/advisories", c.serveAdvisories)
@@ -264,6 +272,9 @@ func (c *Console) failure(w http.ResponseWriter, r *http.Request, err error) (st
 			w.Header().Set("WWW-Authenticate", `Basic realm="tidewaiter"`)
 		}
 		return e.Status(), e.Message
+	}
+	if bad, ok := errors.AsType[*malformed](err); ok {
+		return http.StatusBadRequest, bad.message
 	}
 	c.o.Log.ErrorContext(r.Context(), "answering an operator", "path", r.URL.Path, "err", err)
 	return http.StatusInternalServerError, "internal error"

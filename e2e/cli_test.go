@@ -106,6 +106,7 @@ func TestUsage(t *testing.T) {
 			"clients", "demo", "eligible", "inventory", "policy", "policy check", "quarantine", "quarantine drop", "quarantine list", "quarantine read",
 			"quarantine release", "quarantine show", "recalls", "robot", "robot add", "robot list", "robot revoke", "serve", "token-key", "verdict",
 			"version", "waiver", "waiver approve", "waiver export", "waiver grant", "waiver import", "waiver list", "waiver revoke",
+			"webhook", "webhook drop", "webhook list", "webhook retry",
 		}
 		if diff := cmp.Diff(walked, want); diff != "" {
 			t.Errorf("there are other commands (-got +want):\n%s", diff)

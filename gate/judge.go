@@ -87,6 +87,8 @@ type Options struct {
 	// Changed is told of a verdict, once recorded, that decides otherwise than the one before. It must not block, and needs Overturns.
 	Changed   func(before, after Verdict)
 	Overturns Overturns
+	// Trace is told of spans. Nil for nobody.
+	Trace Tracer
 	// Workers is how many layers are read at once, over all images; at least 1.
 	Workers int
 	// MaxImageBytes is the largest image, compressed, whose layers are read; 0 for no limit. Beyond it there is a gap.
@@ -137,6 +139,9 @@ func New(o Options) *Gate {
 	}
 	if o.Observe == nil {
 		o.Observe = func(string, time.Duration, error) {}
+	}
+	if o.Trace == nil {
+		o.Trace = untraced{}
 	}
 	if o.Decided == nil {
 		o.Decided = func(Verdict) {}
@@ -283,24 +288,31 @@ func (g *Gate) possess(ctx context.Context, v Verdict) error {
 }
 
 // fly joins the judging of in, or begins it. The judging has its own deadline and outlives ctx.
-func (g *Gate) fly(ctx context.Context, in Inputs) (Verdict, error) {
+func (g *Gate) fly(ctx context.Context, in Inputs) (v Verdict, err error) {
 	key := in.Key().String()
+	ctx, end := g.o.Trace.Start(ctx, spanAsk, in.Candidate)
+	defer func() { end(err) }()
+	asked := ctx
 	done := g.flights.DoChan(key, g.detached(func(ctx context.Context) (any, error) {
 		var at atomic.Pointer[string]
 		g.steps.Store(key, &at)
 		defer g.steps.Delete(key)
 		defer g.lease(ctx, in, &at)()
-		return g.judge(ctx, in, &at, time.Time{})
+		ctx, end := g.o.Trace.Start(g.o.Trace.Follow(ctx, asked), spanJudge, in.Candidate)
+		v, err := g.judge(ctx, in, &at, time.Time{})
+		end(err)
+		return flown{v, ctx}, err
 	}))
 	select {
 	case result := <-done:
+		g.waited(ctx, result.Val)
 		if _, ok := errors.AsType[*NoVerdict](result.Err); result.Err != nil && !ok {
 			return Verdict{}, &NoVerdict{StepHold, result.Err}
 		}
 		if result.Err != nil {
 			return Verdict{}, result.Err
 		}
-		return result.Val.(Verdict), nil
+		return result.Val.(flown).verdict, nil
 	case <-ctx.Done():
 		return Verdict{}, &NoVerdict{g.stepOf(key), ctx.Err()}
 	}
@@ -322,7 +334,9 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string],
 	step := func(name string, do func() error) error {
 		at.Store(&name)
 		began := g.o.Now()
+		_, end := g.o.Trace.Start(ctx, name, in.Candidate)
 		err := do()
+		end(err)
 		g.o.Observe(name, g.o.Now().Sub(began), err)
 		if err == nil {
 			return nil

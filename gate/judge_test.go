@@ -50,6 +50,9 @@ func TestJudge(t *testing.T) {
 				})
 			}
 			synctest.Wait() // all of them wait for the same layers
+			if got, want := g.Load(), (gate.Load{Judgings: 1, Layers: 2, Workers: 4}); got != want {
+				t.Errorf("load: got %+v, want %+v", got, want)
+			}
 			close(w.stall)
 			callers.Wait()
 			if got := w.count("record verdict"); got != 1 {

@@ -90,7 +90,7 @@ func (g *Gate) replaying(set *PolicySet, fetch bool) *Gate {
 	if o.Sightings != nil {
 		o.Sightings = replayedSightings{o.Past}
 	}
-	o.Log, o.Observe, o.Decided, o.Changed, o.Overturns, o.Platforms, o.Leases = slog.New(slog.DiscardHandler), nil, nil, nil, nil, nil, nil
+	o.Log, o.Observe, o.Decided, o.Changed, o.Overturns, o.Platforms, o.Leases, o.Trace = slog.New(slog.DiscardHandler), nil, nil, nil, nil, nil, nil, nil
 	again := New(o)
 	again.replay = r
 	return again

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -68,6 +69,7 @@ func (h here) Listing(_ context.Context, c gate.Candidate) (indexes []gate.Candi
 func (w *world) remembering() *gate.Gate {
 	o := w.options(maxImageBytes)
 	o.Stored, o.Past = here{w: w}, here{w: w}
+	o.Sightings = seen{w, map[gate.Candidate]time.Time{}}
 	o.Platforms = nil // nothing is judged that no test asks for
 	o.Kept = gate.Keeping{Records: &keeps{w: w, kept: map[gate.Candidate][]byte{}}, For: keptFor}
 	g := gate.New(o)
@@ -81,7 +83,7 @@ func (w *world) touched(before int) (calls []string) {
 	defer w.mu.Unlock()
 	for _, c := range w.calls[before:] {
 		word, _, _ := strings.Cut(c, " ")
-		if slices.Contains([]string{"hold", "open", "scan", "malware", "verify", "record", "remember", "release", "withdraw", "keep"}, word) {
+		if slices.Contains([]string{"hold", "open", "scan", "malware", "verify", "record", "remember", "release", "withdraw", "keep", "see"}, word) {
 			calls = append(calls, c)
 		}
 	}
@@ -138,6 +140,15 @@ func anyPolicy(t *testing.T, r *rand.Rand) gate.Policy {
 	}
 	if chance() {
 		p.Image.MaxBytes = int64(r.IntN(2000))
+	}
+	if r.IntN(4) == 0 {
+		p.Image.DenyRootUser = true
+	}
+	if r.IntN(4) == 0 {
+		p.DenyPackages = []gate.PackagePattern{{Type: "maven", Name: "*log4j*", Version: "*"}}
+	}
+	if r.IntN(4) == 0 {
+		p.MinAge = time.Hour
 	}
 	return p
 }
@@ -361,5 +372,24 @@ func TestReplayUsesSignaturesAsTheyWereLastLookedFor(t *testing.T) {
 	}
 	if got, err = g.Replay(t.Context(), w.set, c, true); err != nil || !got.Verdict.Allowed() {
 		t.Errorf("looked for now: got %s (%s), %v", got.Verdict.Decision, got.Verdict.Summary(), err)
+	}
+}
+
+// TestReplayHasAnAnswerForEveryOption fails when a gate gets something new to read, ask or tell, until it is decided what a replay does in
+// its place.
+func TestReplayHasAnAnswerForEveryOption(t *testing.T) {
+	decided := map[string]string{
+		"Bytes": "replaced", "Releases": "replaced", "Policies": "replaced", "Verdicts": "replaced", "Records": "replaced", "Kept": "read only",
+		"Sightings": "replaced", "Log": "left out", "Observe": "left out", "Decided": "left out", "Changed": "left out", "Overturns": "left out",
+		"Platforms": "left out", "Leases": "left out", "Trace": "left out", "Stored": "only read", "Past": "only read", "Inventories": "only read",
+		"Advisories": "only read", "Attachments": "only read", "Scanner": "not asked", "Signatures": "its revision is read", "Malware": "its database is read",
+		"MalwareMaxAge": "a limit", "MalwareFileBytes": "a limit", "EndOfLife": "pure", "SecretKinds": "pure", "Now": "only read", "Workers": "a limit",
+		"MaxImageBytes": "a limit",
+	}
+	options := reflect.TypeFor[gate.Options]()
+	for i := range options.NumField() {
+		if name := options.Field(i).Name; decided[name] == "" {
+			t.Errorf("a replay uses %s as a judging does: does that change anything, or ask anybody?", name)
+		}
 	}
 }

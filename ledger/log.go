@@ -147,11 +147,18 @@ func (g Log[T]) paths(ctx context.Context, dir string, since time.Time) ([]strin
 
 // record returns what is recorded at p; the zero T when it is not believed.
 func (g Log[T]) record(ctx context.Context, repo oci.Repository, p string) (record T, err error) {
+	record, _, err = readChecked[T](ctx, g.l, p, "kind", g.kind, "repo", repo.String())
+	return record, err
+}
+
+// readChecked returns the record at p; believed is false, and the record the zero T, for one that was altered or says nothing, which is
+// counted, and logged with attrs.
+func readChecked[T Checked](ctx context.Context, l *Ledger, p string, attrs ...any) (record T, believed bool, err error) {
 	var none T
 	stamp, ok := parseName(path.Base(p))
 	err = errBroken
 	if ok {
-		record, err = read[T](ctx, g.l, p, g.l.limits.event)
+		record, err = read[T](ctx, l, p, l.limits.event)
 	}
 	if err == nil {
 		if wrong := record.Check(); wrong != nil {
@@ -159,15 +166,15 @@ func (g Log[T]) record(ctx context.Context, repo oci.Repository, p string) (reco
 		}
 	}
 	if err == nil {
-		g.l.saw(stamp)
-		return record, nil
+		l.saw(stamp)
+		return record, true, nil
 	}
 	if !isBroken(err) {
-		return none, err
+		return none, false, err
 	}
-	g.l.brokenEvents.Add(1)
-	g.l.log.WarnContext(ctx, "a record is not believed", "kind", g.kind, "repo", repo.String(), "record", path.Base(p), "err", err)
-	return none, nil
+	l.brokenEvents.Add(1)
+	l.log.WarnContext(ctx, "a record is not believed", append(attrs, "record", path.Base(p), "err", err)...)
+	return none, false, nil
 }
 
 // saw notes a stamp, so that whatever is recorded here from now on comes after it.

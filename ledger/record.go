@@ -34,6 +34,9 @@ const verdictsDir = "_v"
 // without listing what is old.
 const eventsDir = "_e"
 
+// pendingDir does it for records that are forgotten one by one. They lie in one directory, since there are few.
+const pendingDir = "_p"
+
 // errBroken says that a record is not one we wrote for that name, or not in a form this version writes.
 var errBroken = errors.New("the record is broken")
 

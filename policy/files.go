@@ -27,6 +27,7 @@ type Files struct {
 	keyFiles []string
 
 	inForce atomic.Pointer[rules]
+	told    Told // set by [Files.Tell]
 }
 
 // rules is what the files say, read together. It is never modified.
@@ -65,6 +66,10 @@ func (f *Files) Reload(ctx context.Context) error {
 	defer f.reading.Unlock()
 	read, err := f.read()
 	if err != nil {
+		f.tellRefused(ctx, err)
+		return err
+	}
+	if err := f.tellChanged(ctx, read); err != nil {
 		return err
 	}
 	before := f.inForce.Swap(&read)
@@ -93,10 +98,7 @@ func (f *Files) read() (rules, error) {
 
 // announce logs what has come into force, and again each time what is unsafe about it.
 func (f *Files) announce(ctx context.Context, before *rules, read rules) {
-	revisions := func(r rules) [3]string {
-		return [...]string{r.set.Revision, r.set.WaiverRevision, r.roots.Revision}
-	}
-	if before != nil && revisions(*before) == revisions(read) {
+	if before != nil && before.revisions() == read.revisions() {
 		f.log.DebugContext(ctx, "policy files read, they say the same as before")
 		return
 	}

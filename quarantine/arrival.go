@@ -46,8 +46,8 @@ func (a *arrival) key() arrivalKey {
 	return arrivalKey{a.candidate.Repository.Upstream, a.desc.Digest, a.desc.Size}
 }
 
-// arrive joins the arrival of desc, or begins it.
-func (q *Quarantine) arrive(c gate.Candidate, desc oci.Descriptor) (*arrival, error) {
+// arrive joins the arrival of desc, or begins it. Of ctx the values alone matter, to whoever begins it: it outlives who asks.
+func (q *Quarantine) arrive(ctx context.Context, c gate.Candidate, desc oci.Descriptor) (*arrival, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if err := q.lifetime.Err(); err != nil {
@@ -58,14 +58,15 @@ func (q *Quarantine) arrive(c gate.Candidate, desc oci.Descriptor) (*arrival, er
 		return a, nil
 	}
 	q.arrivals[begun.key()] = begun
-	q.fetching.Go(func() { q.receive(begun) })
+	q.fetching.Go(func() { q.receive(context.WithoutCancel(ctx), begun) })
 	return begun, nil
 }
 
 // receive carries an arrival through, and takes it off the list when it has ended either way.
-func (q *Quarantine) receive(a *arrival) {
-	ctx, cancel := context.WithTimeout(q.lifetime, arrivalTimeout)
+func (q *Quarantine) receive(ctx context.Context, a *arrival) {
+	ctx, cancel := context.WithTimeout(ctx, arrivalTimeout)
 	defer cancel()
+	defer context.AfterFunc(q.lifetime, cancel)()
 	err := q.fetch(ctx, a)
 	q.mu.Lock()
 	delete(q.arrivals, a.key())

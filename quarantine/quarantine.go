@@ -261,7 +261,7 @@ func (q *Quarantine) proveAndClaim(ctx context.Context, c gate.Candidate, desc o
 
 // openArriving joins or begins the fetch of a blob. Errors: errNotHeld when it ended meanwhile, and the blob is stored.
 func (q *Quarantine) openArriving(ctx context.Context, c gate.Candidate, desc oci.Descriptor) (io.ReadCloser, error) {
-	a, err := q.arrive(c, desc)
+	a, err := q.arrive(ctx, c, desc)
 	if err != nil {
 		return nil, err
 	}

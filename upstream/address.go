@@ -58,9 +58,9 @@ func publicAddress(addr netip.Addr) bool {
 		!slices.ContainsFunc(reserved, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
-// refusePrivate is a net.Dialer's Control: it sees the address that is about to be dialled, after every name was resolved, so
+// RefusePrivate is a net.Dialer's Control: it sees the address that is about to be dialled, after every name was resolved, so
 // that a name which answers differently the second time gains nothing.
-func refusePrivate(_, address string, _ syscall.RawConn) error {
+func RefusePrivate(_, address string, _ syscall.RawConn) error {
 	target, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return &refusal{"leads to no address", fmt.Errorf("dialling %.100q: %w", address, errPrivateAddress)}

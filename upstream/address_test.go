@@ -79,7 +79,7 @@ func TestRefusePrivate(t *testing.T) {
 	}
 	for address, want := range tests {
 		t.Run(address, func(t *testing.T) {
-			if got := refusePrivate("tcp", address, nil); !errors.Is(got, want) {
+			if got := RefusePrivate("tcp", address, nil); !errors.Is(got, want) {
 				t.Errorf("got %v, want %v", got, want)
 			}
 		})

@@ -34,6 +34,7 @@ func (rs *Registries) Blob(ctx context.Context, repo oci.Repository, desc oci.De
 		return nil, err
 	}
 	b := &blob{registry: r, desc: desc}
+	ctx, b.end = r.trace(ctx, KindBlob, r.Host)
 	b.open = func(from int64) error { return b.openFrom(ctx, repo, from) }
 	b.broken = func(cause error) error {
 		r.log.DebugContext(ctx, "blob was cut", "digest", desc.Digest, "bytes", b.offset, "err", fmt.Sprintf("%.200q", cause.Error()))
@@ -101,6 +102,8 @@ type blob struct {
 	// because the caller is gone.
 	open   func(from int64) error
 	broken func(cause error) error
+	// end ends the blob's span.
+	end func(Outcome)
 
 	body *watched
 	// offset is how many bytes were handed out, resumedAt how many when the present body was opened.
@@ -169,6 +172,7 @@ func (b *blob) finish(err error) error {
 	if !errors.Is(err, io.EOF) {
 		outcome = outcomeOf(err)
 	}
+	b.end(outcome)
 	b.registry.observe(Event{Upstream: b.registry.Host, Kind: KindBlob, Outcome: outcome, Bytes: b.offset})
 	return err
 }

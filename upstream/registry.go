@@ -32,6 +32,7 @@ type registry struct {
 	log       *slog.Logger
 	now       func() time.Time
 	observe   func(Event)
+	trace     func(context.Context, Kind, string) (context.Context, func(Outcome))
 	retryWait time.Duration
 
 	tags    *memory[answer]
@@ -47,7 +48,7 @@ func newRegistry(s settings, o Options) (*registry, error) {
 	pushing := transport.Clone()
 	pushing.ResponseHeaderTimeout = commitTimeout
 	r := &registry{
-		settings: s, transports: []*http.Transport{transport, pushing}, listing: make(chan struct{}, 1), retryWait: o.retryWait, log: o.Log.With("upstream", s.Host), now: o.Now, observe: o.Observe,
+		settings: s, transports: []*http.Transport{transport, pushing}, listing: make(chan struct{}, 1), retryWait: o.retryWait, log: o.Log.With("upstream", s.Host), now: o.Now, observe: o.Observe, trace: o.Trace,
 		tags: newMemory[answer](maxTags), digests: newMemory[oci.Descriptor](maxDigests),
 	}
 	for _, origin := range append(slices.Clone(s.mirrors), s.url) {
@@ -82,6 +83,8 @@ func (r *registry) allows(repo oci.Repository) error {
 // mirror's.
 func (r *registry) ask(ctx context.Context, kind Kind, read func(context.Context, *endpoint) (int64, error)) (err error) {
 	var n int64
+	ctx, end := r.trace(ctx, kind, r.Host)
+	defer func() { end(outcomeOf(err)) }()
 	defer func() { r.observe(Event{Upstream: r.Host, Kind: kind, Outcome: outcomeOf(err), Bytes: n}) }()
 	for _, e := range r.endpoints {
 		n, err = readWithin(ctx, requestTimeout, e, read)

@@ -42,7 +42,7 @@ const (
 func newTransport(s settings) (*http.Transport, error) {
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	if !s.UnsafePrivateAddresses {
-		dialer.Control = refusePrivate
+		dialer.Control = RefusePrivate
 	}
 	roots, err := loadRoots(s.CAFile)
 	if err != nil {

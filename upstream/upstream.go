@@ -12,6 +12,7 @@ package upstream
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -43,6 +44,9 @@ type Options struct {
 	Now func() time.Time
 	// Observe is told of every exchange when it is over; nil for nobody. It is called from many goroutines and must not block.
 	Observe func(Event)
+	// Trace begins a span of an exchange of that kind with an upstream, which end ends; nil for nobody. It must not block. It is told
+	// the outcome and no error: the text of one may hold what an upstream wrote, or a URL that is a permission to read.
+	Trace func(ctx context.Context, kind Kind, host string) (_ context.Context, end func(Outcome))
 
 	// retryWait is for tests; 0 for the real one.
 	retryWait time.Duration
@@ -60,6 +64,11 @@ func New(configs []Config, o Options) (*Registries, error) {
 	}
 	if o.Observe == nil {
 		o.Observe = func(Event) {}
+	}
+	if o.Trace == nil {
+		o.Trace = func(ctx context.Context, _ Kind, _ string) (context.Context, func(Outcome)) {
+			return ctx, func(Outcome) {}
+		}
 	}
 	rs := &Registries{byHost: map[string]*registry{}, signatures: map[oci.Repository]bool{}}
 	var problems []error

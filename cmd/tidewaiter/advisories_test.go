@@ -368,7 +368,12 @@ func TestAdvisoriesThroughAProxy(t *testing.T) {
 	l := newLab(t, lenient)
 	l.publish(t, "mirror/trivy-db", packedAdvisories(t, time.Hour))
 	front := l.serve(t)
-	defer front.stop()
+	defer func() { // what it writes as it ends goes with the folder
+		front.stop()
+		if err := await(t, "the end", front.ended); err != nil {
+			t.Error(err)
+		}
+	}()
 	behind := newLab(t, noFinding)
 	behind.config = behind.write(t, "tidewaiter.yaml", fmt.Sprintf(
 		"storage: {filesystem: {root: %q}}\nupstreams: [{host: front.test, url: \"http://%s\", unsafe_private_addresses: true}]\nadvisories: {source: \"front.test/registry.demo/mirror/trivy-db:2\"}\n",

@@ -50,7 +50,7 @@ func askAdmin(ctx context.Context, server, method, path string, query url.Values
 func openAdmin(ctx context.Context, server, method, path string, query url.Values, body any) (*http.Response, error) {
 	base, err := url.Parse(server)
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, usageError(fmt.Errorf("server %q is not an http or https URL", server))
+		return nil, usageError(fmt.Errorf("%s is not an http or https URL", shownServer(server)))
 	}
 	asked := url.URL{Scheme: base.Scheme, User: base.User, Host: base.Host, Path: strings.TrimSuffix(base.Path, "/") + "/api/v1/" + path, RawQuery: query.Encode()}
 	var sent io.Reader

@@ -11,7 +11,6 @@ import (
 	"github.com/tidewaiter/tidewaiter/access"
 	"github.com/tidewaiter/tidewaiter/audit"
 	"github.com/tidewaiter/tidewaiter/oci"
-	"github.com/tidewaiter/tidewaiter/proxy"
 )
 
 // tokenPath is where the token service is, at the registry address (distribution-spec, token authentication).
@@ -23,6 +22,9 @@ func (in *instance) openAccess() (err error) {
 		return err
 	}
 	in.closers = append(in.closers, in.audit.Close)
+	if err := in.recordStart(context.Background()); err != nil {
+		return err
+	}
 	o := in.config.access()
 	o.Repository, o.Log, o.Observe = in.repository, in.log, in.meters.accessed
 	o.Audit = access.AuditFunc(in.putOnRecord)
@@ -53,18 +55,6 @@ func ownTokenKey(root string) (string, error) {
 // repository returns the repository clients mean by a name in a path.
 func (in *instance) repository(name string) (oci.Repository, error) {
 	return oci.Request{Name: name}.Repository(in.config.DefaultUpstream, in.hosted.Hosts)
-}
-
-// putOnRecord implements access.Audit.
-func (in *instance) putOnRecord(ctx context.Context, a access.Attempt) error {
-	result := "refused"
-	if a.Event == access.EventAllowed {
-		result = "allowed"
-	}
-	return in.audit.Record(ctx, audit.Event{
-		Event: "access." + string(a.Event), Caller: a.Caller, Address: a.Address, Action: string(a.Action), Repository: a.Repository,
-		Tag: a.Tag, Digest: a.Digest.String(), Result: result, Reason: a.Reason, RequestID: proxy.RequestID(ctx),
-	})
 }
 
 // withTokens returns what answers clients: the token service, where there is one, and registry for everything else.

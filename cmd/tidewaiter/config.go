@@ -24,6 +24,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/policy"
 	"github.com/tidewaiter/tidewaiter/seal"
 	"github.com/tidewaiter/tidewaiter/signing"
+	"github.com/tidewaiter/tidewaiter/tracing"
 	"github.com/tidewaiter/tidewaiter/upstream"
 )
 
@@ -48,7 +49,8 @@ type config struct {
 	Audit           struct{ Path string }
 	Trail           struct{ Keep time.Duration }
 	Review          reviewConfig
-	Webhooks        []any
+	Webhooks        []webhookConfig
+	Tracing         tracingConfig
 	Log             struct{ Level, Format string }
 }
 
@@ -133,7 +135,8 @@ func defaults() map[string]any {
 		"access.unsafe_anonymous_push": false, "access.basic.htpasswd_file": "",
 		"access.tokens.key_file": "", "access.tokens.ttl": "15m", "access.tokens.realm": "", "access.tokens.robots_file": "",
 		"statements.key_file": "", "statements.kms": "", "statements.verifier": "", "statements.failures": false,
-		"audit.path": "", "trail.keep": "2160h", "review.second_approver": false, "review.warn_before": "72h", "log.level": "info", "log.format": "json",
+		"audit.path": "", "trail.keep": "2160h", "review.second_approver": false, "review.warn_before": "72h",
+		"tracing.endpoint": "", "tracing.sample_ratio": 1.0, "tracing.follow_clients": false, "log.level": "info", "log.format": "json",
 	}
 }
 
@@ -258,6 +261,10 @@ func (c *config) problems() []error {
 	found = append(found, c.Statements.problems()...)
 	found = append(found, c.Rejudge.problems()...)
 	found = append(found, c.Ledger.problems()...)
+	found = append(found, c.webhookProblems()...)
+	if err := tracing.Check(c.tracing()); err != nil {
+		found = append(found, fmt.Errorf("tracing.%w", err))
+	}
 	slices.SortFunc(found, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return found
 }
@@ -289,6 +296,7 @@ func (c *config) installationProblems() []error {
 		_, _, err := c.Statements.key()
 		note(err)
 	}
+	note(c.checkWebhookFiles())
 	if c.Listen.TLS.ClientCA != "" {
 		_, err := readClientCAs(c.Listen.TLS.ClientCA)
 		note(err)
@@ -332,7 +340,7 @@ func (c *config) installationProblems() []error {
 func (c *config) unsupported() map[string]bool {
 	return map[string]bool{
 		"storage.gcs": c.Storage.GCS != nil, "storage.azure": c.Storage.Azure != nil,
-		"storage.max_bytes": c.Storage.MaxBytes != 0, "webhooks": len(c.Webhooks) > 0,
+		"storage.max_bytes": c.Storage.MaxBytes != 0,
 	}
 }
 
@@ -376,7 +384,7 @@ func (c *config) unsafe() []string {
 			on = append(on, "unsafe_private_addresses of "+u.Host)
 		}
 	}
-	return on
+	return append(on, c.unsafeWebhooks()...)
 }
 
 func isWebURL(s string) bool {

@@ -59,7 +59,7 @@ func TestConfigurationIsReadStrictly(t *testing.T) {
 		"malware by no address":         {"malware: {clamd: \"http://clamd.test\", max_age: 0s, max_file_bytes: 4GiB}", []string{"malware.clamd", "malware.max_age", "malware.max_file_bytes"}},
 		"half a certificate":            {"listen: {tls: {cert: a.pem}}", []string{"cert and key"}},
 		"Redis without a seal key":      {"redis: {url: \"redis://127.0.0.1/0\"}", []string{"seal_key_file"}},
-		"what this version cannot do":   {"webhooks: [{url: \"https://x.test\"}]\nstorage: {max_bytes: 1GiB}", []string{"webhooks", "storage.max_bytes"}},
+		"what this version cannot do":   {"storage: {max_bytes: 1GiB}", []string{"storage.max_bytes"}},
 		"hosted repositories that cannot be": {
 			"hosted: [{tags: frozen}, {repositories: [\"docker.io/**\", \"A\"], forward_to: \"nowhere.test/x\", pending: -1s}]",
 			[]string{"hosted[0]: repositories names none", `hosted[0]: tags: "frozen"`, "docker.io/**", `"A"`, `forward_to: "nowhere.test"`, "pending must be positive"},
@@ -81,6 +81,10 @@ func TestConfigurationIsReadStrictly(t *testing.T) {
 		"URLs that are not of Redis":       {"redis: {url: \"http://user:hunter2@127.0.0.1\", seal_key_file: k}", []string{"redis.url"}},
 		"keys unknown and values wrong":    {"surprise: true\nlog: {level: loud}", []string{"surprise", "log.level"}},
 		"two people nobody can tell apart": {"review: {second_approver: true, warn_before: -1h}", []string{"review.second_approver", "review.warn_before"}},
+		"webhooks that cannot be": {
+			"webhooks: [{url: \"https://u:hunter2@a.test\", types: [verdict.maybe], repositories: [\"A\"]}, {url: \"http://a.test/hunter2\", secret_file: x, timeout: 1h, color: red}]",
+			[]string{"webhooks[0]: repositories", "webhooks[0]: url has a user", `"verdict.maybe"`, "webhooks[0]: secret_file", "webhooks[1]: url is plain http", "webhooks[1]: timeout", "webhooks[1]: there is another one", "color"},
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name+" are refused", func(t *testing.T) {

@@ -131,7 +131,7 @@ func TestExampleConfigurationHasEveryKey(t *testing.T) {
 
 // cutList parts a key below one of the lists that are empty in the example.
 func cutList(key string) (list, below string, ok bool) {
-	for _, list := range []string{"hosted", "access.anonymous", "access.oidc", "access.grants"} {
+	for _, list := range []string{"hosted", "access.anonymous", "access.oidc", "access.grants", "webhooks"} {
 		if below, ok := strings.CutPrefix(key, list+"."); ok {
 			return list, below, true
 		}

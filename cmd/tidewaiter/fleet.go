@@ -146,13 +146,6 @@ func (in *instance) announceNow(ctx context.Context, s saying) {
 	}
 }
 
-// changed is told of every verdict made here that decides otherwise than the one before it.
-func (in *instance) changed(before, after gate.Verdict) {
-	if before.Allowed() && !after.Allowed() {
-		in.tell(topicWithdrawn, []byte(after.Candidate().String()))
-	}
-}
-
 // leasePatience is how long a lease is waited for by whoever has other things to do while another replica has it.
 const leasePatience = 2 * time.Second
 

@@ -25,6 +25,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/hosted"
 	"github.com/tidewaiter/tidewaiter/ledger"
 	"github.com/tidewaiter/tidewaiter/malware"
+	"github.com/tidewaiter/tidewaiter/notify"
 	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/policy"
 	"github.com/tidewaiter/tidewaiter/quarantine"
@@ -35,6 +36,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/signing"
 	"github.com/tidewaiter/tidewaiter/signing/kms"
 	"github.com/tidewaiter/tidewaiter/simulation"
+	"github.com/tidewaiter/tidewaiter/tracing"
 	"github.com/tidewaiter/tidewaiter/trail"
 	"github.com/tidewaiter/tidewaiter/upstream"
 )
@@ -55,6 +57,9 @@ type instance struct {
 	storage    storage
 	writable   writability
 	ledger     *ledger.Ledger
+	events     *notify.Hub
+	tracer     *tracing.Tracer
+	deliver    func() // begins to deliver events, until close
 	verdicts   *cache.Verdicts
 	upstreams  *upstream.Registries
 	quarantine *quarantine.Quarantine
@@ -108,6 +113,10 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 		return nil, err
 	}
 
+	if err = in.openTracer(ctx); err != nil {
+		return nil, err
+	}
+
 	// Where things are kept.
 	if in.storage, err = c.openStorage(ctx); err != nil {
 		return nil, err
@@ -116,6 +125,9 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 		return nil, err
 	}
 	in.ledger = ledger.New(in.storage.driver, in.key, log, time.Now)
+	if err = in.openEvents(); err != nil {
+		return nil, err
+	}
 	in.openTrail()
 	if in.verdicts, err = cache.New(cache.Options{RedisURL: c.Redis.URL, Key: in.key, Logger: log}); err != nil {
 		return nil, usageError(err) // nothing is connected to yet: what is wrong is what was written
@@ -127,7 +139,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 	if err != nil {
 		return nil, usageError(err)
 	}
-	in.upstreams, err = upstream.New(dialled, upstream.Options{UserAgent: "tidewaiter/" + version, Log: log, Observe: in.meters.exchange})
+	in.upstreams, err = upstream.New(dialled, upstream.Options{UserAgent: "tidewaiter/" + version, Log: log, Observe: in.meters.exchange, Trace: in.traceExchange})
 	if err != nil {
 		return nil, usageError(err)
 	}
@@ -167,11 +179,12 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 
 	in.gate = gate.New(gate.Options{
 		Bytes: in.quarantine, Releases: releases{in.quarantine, in.hosted}, Scanner: in.layers, Advisories: in.advisories, Signatures: verifier,
-		Policies: in.waivers, Verdicts: in.verdicts, Inventories: in.ledger, Records: records{in.ledger, in.hosted}, Attachments: attachments{in.hosted}, Sightings: in.trail,
+		Policies: in.waivers, Verdicts: in.verdicts, Inventories: in.ledger, Records: audited{records{in.ledger, in.hosted}, in}, Attachments: attachments{in.hosted}, Sightings: in.trail,
 		Leases: in.leases(), Malware: in.malwareScanner(), MalwareMaxAge: c.Malware.MaxAge, MalwareFileBytes: int64(c.Malware.MaxFileBytes),
 		EndOfLife: scan.EndOfLife, SecretKinds: scan.NewSecrets().Kinds,
 		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.decided, Overturns: in.ledger, Changed: in.changed,
 		Kept:   gate.Keeping{Records: in.ledger, For: c.Gate.RecheckSignatures},
+		Trace:  judgingTracer{in.tracer},
 		Stored: in.quarantine, Past: records{in.ledger, in.hosted},
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,
 	})
@@ -235,6 +248,7 @@ func (in *instance) reloadAdvisories(ctx context.Context) {
 		in.log.InfoContext(ctx, "advisories replaced", "snapshot", snapshot.ID, "built", snapshot.UpdatedAt)
 		in.rejudger.Wake()
 	}
+	in.advisoriesReloaded(ctx, changed, err)
 }
 
 // openSealKey returns the key records and remembered verdicts are sealed with: the one configured, or one that lies beside the

@@ -26,6 +26,7 @@ type meters struct {
 	forwards  *prometheus.CounterVec
 	access    *prometheus.CounterVec
 	trail     trailMeters
+	records   *prometheus.CounterVec
 }
 
 func newMeters() *meters {
@@ -60,10 +61,12 @@ func newMeters() *meters {
 			Name: "tidewaiter_access_total", Help: "What came of who asked, and what happened to the files that say who may, by event.",
 		}, []string{"event"}),
 	}
+	m.records = newRecords()
+	m.begin()
 	for _, e := range access.Events() { // there from the start, so that whoever alerts sees the first one
 		m.access.WithLabelValues(string(e))
 	}
-	m.registry.MustRegister(m.forwards, m.access, m.steps, m.failures, m.verdicts, m.reasons, m.warned, m.exchanges, m.received,
+	m.registry.MustRegister(m.records, m.forwards, m.access, m.steps, m.failures, m.verdicts, m.reasons, m.warned, m.exchanges, m.received,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -118,6 +121,8 @@ func (m *meters) watch(in *instance, served ...prometheus.Collector) {
 	}
 	m.registry.MustRegister(served...)
 	m.registry.MustRegister(rejudgeMetrics(in.rejudger.Stats)...)
+	m.registry.MustRegister(newEventMetrics(in.events.Stats))
+	m.registry.MustRegister(stateMetrics(in)...)
 	m.registry.MustRegister(
 		count("tidewaiter_verdict_cache_hits_total", "Verdicts remembered in process.", func() uint64 { return in.verdicts.Stats().Hits }),
 		count("tidewaiter_verdict_cache_redis_hits_total", "Verdicts remembered in Redis.", func() uint64 { return in.verdicts.Stats().RedisHits }),

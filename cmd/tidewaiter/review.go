@@ -56,7 +56,7 @@ func (in *instance) openReview(ctx context.Context) error {
 		SecondApprover: in.config.Review.SecondApprover, WarnBefore: in.config.Review.WarnBefore,
 		Notify: func(a review.Act) {
 			decided.WithLabelValues(string(a.Kind)).Inc()
-			in.tell(topicWaivers, nil)
+			in.acted(a)
 		},
 		Now: time.Now, Logger: in.log,
 	})
@@ -119,7 +119,7 @@ func (d decisions) Record(ctx context.Context, a review.Act) error {
 			e.Reason = a.Reason + ": " + e.Reason
 		}
 	}
-	return d.in.audit.Record(ctx, e)
+	return d.in.record(ctx, e)
 }
 
 // asked notes who was denied what.

@@ -112,6 +112,7 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 	running.Go(func() { in.trail.Run(ctx) })
 	running.Go(func() { in.rejudger.Run(ctx) })
 	running.Go(func() { in.thin(ctx) })
+	in.deliver()
 	if c.forwards() {
 		running.Go(func() { in.lead(ctx, "forward", in.forwarder.Run) })
 	}
@@ -209,7 +210,7 @@ func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, a
 	}
 	p := proxy.New(proxy.Options{
 		Callers: in.access, Rights: in.access,
-		Judge: waits{judge: in.gate, until: ctx}, Released: in.quarantine.Released(), Resolver: resolver{in.upstreams}, Referrers: in.contents(), History: in.ledger,
+		Judge: waits{judge: in.gate, until: ctx}, Released: in.quarantine.Released(), Resolver: in.tracedResolver(), Referrers: in.contents(), History: in.ledger,
 		Trail: in.trail, LastGood: lastGood{in.policies, in.trail, time.Now},
 		Denied: in.asked, Hosted: in.proxied(), Statements: in.stated(), Log: in.log, DefaultUpstream: c.DefaultUpstream, AdminURL: strings.TrimSuffix(adminURL, "/"), Hold: c.Gate.Hold, Platforms: c.Gate.Platforms,
 	})
@@ -219,8 +220,9 @@ func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, a
 	if c.hasReviewers() {
 		reviewers = in.access
 	}
-	return in.withTokens(p), console.New(console.Options{
+	return in.withTokens(in.traced(p)), console.New(console.Options{
 		Access: reviewers, Review: in.reviewed(), Trail: in.trail, Judge: whole{in},
+		Operators: in.operators(), Events: in.events, Letters: in.events, Until: ctx,
 		History: in.ledger, Resolver: in.contents(), Hosts: in.hosted.Hosts, Metrics: in.meters.registry, Log: in.log, Ready: ready,
 		DefaultUpstream: c.DefaultUpstream, Version: version, Unsafe: c.unsafe(), Advisories: in.advisoryFacts, Policy: in.shownPolicy(),
 	})

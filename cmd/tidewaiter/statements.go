@@ -9,7 +9,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/ledger"
 	"github.com/tidewaiter/tidewaiter/proxy"
 	"github.com/tidewaiter/tidewaiter/seal"
@@ -109,14 +108,4 @@ func (in *instance) stated() proxy.Statements {
 		return nil
 	}
 	return in.statements
-}
-
-// decided is told of every verdict made.
-func (in *instance) decided(v gate.Verdict) {
-	in.meters.verdict(v)
-	in.tell(topicVerdict, []byte(v.Candidate().String()))
-	in.trail.Decided(v)
-	if in.statements != nil {
-		in.statements.Decided(v)
-	}
 }

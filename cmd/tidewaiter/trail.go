@@ -9,6 +9,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/audit"
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/ledger"
+	"github.com/tidewaiter/tidewaiter/notify"
 	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/trail"
 )
@@ -33,24 +34,22 @@ func trailIn(l *ledger.Ledger) trail.Options {
 }
 
 // moved is told of every tag that looks like a version and moved.
-func (in *instance) moved(m trail.Move) { in.meters.trail.moves.WithLabelValues(string(m.Kind)).Inc() }
+func (in *instance) moved(m trail.Move) {
+	in.meters.trail.moves.WithLabelValues(string(m.Kind)).Inc()
+	in.events.Publish(context.Background(), notify.Event{Type: notify.TagMoved, Repository: m.Repository, Subject: m.Repository.String() + ":" + m.Tag, Data: m})
+}
 
 // recalled is told of every recall. It is for the audit log too, whose failure does not undo it.
 func (in *instance) recalled(r trail.Recalled) {
 	in.meters.trail.recalls.Inc()
-	if in.audit == nil { // a check that was run beside a server
-		return
-	}
 	reason := ""
 	if len(r.Reasons) > 0 {
 		reason = r.Policy + ": " + r.Reasons[0]
 	}
-	err := in.audit.Record(context.Background(), audit.Event{
+	_ = in.record(context.Background(), audit.Event{ // said by record
 		Event: "image.recalled", Repository: r.Repository.String(), Digest: r.Digest.String(), Result: "withdrawn", Reason: reason,
 	})
-	if err != nil {
-		in.log.Error("a recall is not in the audit log", "upstream", r.Repository.Upstream, "repo", r.Repository.Path, "digest", r.Digest.String(), "err", err)
-	}
+	in.events.Publish(context.Background(), notify.Event{Type: notify.Recall, Repository: r.Repository, Subject: r.Repository.String() + "@" + r.Digest.String(), Data: r})
 }
 
 // withdrawals are the verdicts as the trail asks for them.
