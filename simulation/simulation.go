@@ -86,7 +86,7 @@ var (
 	ErrNoPulls = errors.New("it is not known here what was pulled when")
 )
 
-// MaxPage is how many images one call looks at, at most: a second or two of a processor.
+// MaxPage is how many images one call looks at, at most: some six seconds of a processor, which pageTimeout bounds where that is slow.
 const MaxPage = 1000
 
 // pageTimeout bounds how long one call goes on looking at images. The page ends there, and the next one goes on.
