@@ -311,19 +311,42 @@ func (l *javaLicenses) content(f *zip.File, limit int64) []byte {
 	return data
 }
 
-// pomLicenses returns the licences a pom.xml states itself; what it inherits stands in no jar.
+// pomLicenses returns the licences a pom.xml states itself; what it inherits stands in no jar. It reads no further than to them, which as
+// a rule come before all that makes a pom long.
 func pomLicenses(data []byte) []string {
-	var pom struct {
+	if !bytes.Contains(data, []byte("<licenses")) {
+		return nil
+	}
+	pom := xml.NewDecoder(bytes.NewReader(data))
+	for depth := 0; ; {
+		token, err := pom.Token()
+		if err != nil {
+			return nil
+		}
+		switch t := token.(type) {
+		case xml.EndElement:
+			depth--
+		case xml.StartElement:
+			if depth++; depth == 2 && t.Name.Local == "licenses" {
+				return statedLicenses(pom, t)
+			}
+		}
+	}
+}
+
+// statedLicenses reads the element licenses of a pom.xml, which pom has come to.
+func statedLicenses(pom *xml.Decoder, start xml.StartElement) []string {
+	var stated struct {
 		Licenses []struct {
 			Name string `xml:"name"`
 			URL  string `xml:"url"`
-		} `xml:"licenses>license"`
+		} `xml:"license"`
 	}
-	if len(data) == 0 || xml.Unmarshal(data, &pom) != nil {
+	if err := pom.DecodeElement(&stated, &start); err != nil {
 		return nil
 	}
 	var found licenseList
-	for _, one := range pom.Licenses {
+	for _, one := range stated.Licenses {
 		if one.Name == "" {
 			one.Name = one.URL
 		}
