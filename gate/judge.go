@@ -465,10 +465,26 @@ func (g *Gate) conclude(ctx context.Context, in Inputs, e Evidence, step func(st
 	if g.o.Now().Before(in.Snapshot.Until) { // later it has become a gap for whoever goes by the data, and nothing to anybody else
 		v.lapseAt(in.Snapshot.Until)
 	}
-	if err := step(StepRecord, func() error { return g.o.Records.RecordVerdict(ctx, v) }); err != nil {
+	if err := step(StepRecord, func() error { return g.recordCurrent(ctx, in, v) }); err != nil {
 		return Verdict{}, err
 	}
 	return v, g.settle(ctx, in, v, e, true)
+}
+
+// errOutdated says that what a verdict was made by was replaced while it was made.
+var errOutdated = errors.New("what it is judged by was replaced meanwhile")
+
+// recordCurrent records v, unless what it was made by was replaced meanwhile: reading layers takes long enough for a waiver to be taken
+// back. Such a verdict would be served by once, and stand in the records as the last word, after the one that took its place.
+func (g *Gate) recordCurrent(ctx context.Context, in Inputs, v Verdict) error {
+	now, err := g.inputs(ctx, in.Candidate)
+	if err != nil {
+		return err
+	}
+	if now.Key() != in.Key() {
+		return errOutdated
+	}
+	return g.o.Records.RecordVerdict(ctx, v)
 }
 
 // settle does what follows a verdict, new or found in the records. Its error means that denied bytes could not be dropped.

@@ -1,0 +1,72 @@
+package gate_test
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+)
+
+// excused is w's policies with a waiver of the one finding that the image has, and without it.
+func excused(t *testing.T, w *world) (with, without *gate.PolicySet) {
+	t.Helper()
+	without = &gate.PolicySet{Policies: w.set.Policies, Revision: "p1", WaiverRevision: "w0"}
+	with = &gate.PolicySet{
+		Policies: w.set.Policies, Revision: "p1", WaiverRevision: "w1",
+		Waivers: []gate.Waiver{{Rule: gate.RuleSignatures, Repositories: w.set.Policies[0].Match, Until: noon.AddDate(0, 1, 0), By: "sam", Reason: "r"}},
+	}
+	return with, without
+}
+
+func TestAWaiverTakenBackWhileLayersAreReadWaivesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		with, without := excused(t, w)
+		w.set, w.stall = with, make(chan struct{})
+		c, g := w.image(w.blob(gzipLayer, "layer")), w.gate()
+		clear(w.signatures)
+		judged := make(chan gate.Verdict, 1)
+		go func() {
+			v, err := g.Judge(t.Context(), c)
+			if err != nil {
+				t.Error(err)
+			}
+			judged <- v
+		}()
+		<-w.reading
+		w.set = without
+		close(w.stall)
+		if v := <-judged; v.Allowed() || w.isReleased(c) {
+			t.Errorf("got %s, released %t, want what the policies in force say", v.Decision, w.isReleased(c))
+		}
+		for _, v := range w.records {
+			if v.Allowed() {
+				t.Error("an admission was recorded by a waiver that was taken back before")
+			}
+		}
+	})
+}
+
+func TestLookingLaterUndoesNoNewerDenial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.warnsOf(true, false)
+		with, without := excused(t, w)
+		w.set, w.stallLooks = with, make(chan struct{})
+		c, g := w.image(w.blob(gzipLayer, "layer")), w.gate()
+		clear(w.signatures)
+		if v, err := g.Judge(t.Context(), c); err != nil || !v.Allowed() {
+			t.Fatalf("got %s (%s), %v", v.Decision, v.Summary(), err)
+		}
+		synctest.Wait() // it is being looked into
+		w.set = without
+		if v, err := g.Judge(t.Context(), c); err != nil || v.Allowed() {
+			t.Fatalf("got %s, %v", v.Decision, err)
+		}
+		close(w.stallLooks)
+		synctest.Wait()
+		if v := w.lastRecord(); v.Allowed() || w.isReleased(c) {
+			t.Errorf("the last record is %s, released %t, want the denial to stand", v.Decision, w.isReleased(c))
+		}
+	})
+}
