@@ -309,7 +309,7 @@ func TestAnnouncements(t *testing.T) {
 		s.kill()
 		s.start(t)
 		receive(t, connected)
-		if _, ok := b.memory.get(key); ok {
+		if _, _, ok := b.memory.get(key); ok {
 			t.Error("the verdict is still in memory")
 		}
 		for deadline := time.Now().Add(time.Minute); a.Fleet().Announce(t.Context(), "back", nil) != nil; {
