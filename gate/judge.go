@@ -271,8 +271,13 @@ func (g *Gate) outdated(ctx context.Context, in Inputs) bool {
 // counts reports whether v is a verdict on these inputs that has not lapsed. Whoever remembers verdicts promises as much; a gate
 // does not rest on promises it can check.
 func (g *Gate) counts(v Verdict, in Inputs) bool {
-	return v.Key == in.Key().String() && v.Candidate() == in.Candidate && g.o.Now().Before(v.Until)
+	left := v.Until.Sub(g.o.Now())
+	return v.Key == in.Key().String() && v.Candidate() == in.Candidate && left > 0 && left <= verdictLifetime+maxReplicaSkew
 }
+
+// maxReplicaSkew is how far ahead of ours the clock of another replica may be. What was made further ahead was made by a clock that was
+// wrong, and would count for as long as that was ahead.
+const maxReplicaSkew = 5 * time.Minute
 
 // possess brings what can be served into line with v.
 func (g *Gate) possess(ctx context.Context, v Verdict) error {

@@ -3,6 +3,7 @@ package gate_test
 import (
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/tidewaiter/tidewaiter/gate"
 )
@@ -69,4 +70,38 @@ func TestLookingLaterUndoesNoNewerDenial(t *testing.T) {
 			t.Errorf("the last record is %s, released %t, want the denial to stand", v.Decision, w.isReleased(c))
 		}
 	})
+}
+
+// TestAClockThatWasAheadProlongsNothing judges while the clock is wrong, and looks at what counts once it is right again.
+func TestAClockThatWasAheadProlongsNothing(t *testing.T) {
+	const ahead = 30 * 24 * time.Hour
+	for law, tt := range map[string]struct {
+		ahead time.Duration
+		want  string
+	}{
+		"a verdict of a clock that is right is remembered":            {0, ""},
+		"one of a replica whose clock is a little ahead is, too":      {time.Minute, ""},
+		"one of a clock that was far ahead is made anew":              {ahead, "verify"},
+		"and what was found of malware then is looked for once more.": {ahead, "malware"},
+	} {
+		t.Run(law, func(t *testing.T) {
+			w := newWorld(t)
+			w.set.Policies[0].Malware = &gate.MalwareRule{}
+			c, g := w.image(w.blob(gzipLayer, "layer")), w.gate()
+			w.advance(tt.ahead)
+			if v, err := g.Judge(t.Context(), c); err != nil || !v.Allowed() {
+				t.Fatalf("got %s (%s), %v", v.Decision, v.Summary(), err)
+			}
+			w.advance(-tt.ahead)
+			verified, looked := w.count("verify"), w.count("malware")
+			v, err := g.Judge(t.Context(), c)
+			if err != nil || !v.Allowed() || v.Until.After(w.clock().Add(25*time.Hour)) {
+				t.Errorf("got %s until %s, %v", v.Decision, v.Until, err)
+			}
+			again := map[string]bool{"verify": w.count("verify") > verified, "malware": w.count("malware") > looked, "": w.count("verify") == verified && w.count("malware") == looked}
+			if !again[tt.want] {
+				t.Errorf("signatures were looked for again: %t, malware: %t", again["verify"], again["malware"])
+			}
+		})
+	}
 }
