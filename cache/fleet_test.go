@@ -205,6 +205,32 @@ func TestNobodyWaitsForAForgedLease(t *testing.T) {
 	}
 }
 
+// TestNobodyWaitsForLeasesThatTakeTurns has somebody put back what two replicas held one after the other.
+func TestNobodyWaitsForLeasesThatTakeTurns(t *testing.T) {
+	s := startRedis(t)
+	f := openOn(t, s.url(), time.Now, patient).Fleet()
+	var held [2][]byte
+	var l *Lease
+	for i := range held {
+		l = acquire(t, f)
+		value, err := s.client(t).Get(t.Context(), l.key).Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		held[i] = value
+		l.Release()
+	}
+	other := life{ttl: patient.lease}
+	for i, look := range []struct {
+		at   []byte
+		want error
+	}{{held[0], nil}, {held[0], nil}, {held[1], nil}, {held[0], errReplayed}} {
+		if err := other.see(l, look.at); !errors.Is(err, look.want) {
+			t.Errorf("look %d: got %v, want %v", i+1, err, look.want)
+		}
+	}
+}
+
 func TestWithoutRedisEverybodyIsAlone(t *testing.T) {
 	f := inMemory(t, Options{}).Fleet()
 	acquire(t, f)

@@ -69,7 +69,7 @@ func (l *Lease) Lost() <-chan struct{} { return l.lost }
 // Acquire waits until no other replica holds the lease on name, and returns it held. A holder that has died loses it within seconds;
 // so does one that shows no sign of life, whatever lies in Redis.
 //
-// Errors: ctx's; [ErrUnavailable], seal.ErrBroken and whatever Redis returns: then nobody can say who holds it, and everybody does
+// Errors: ctx's; [ErrUnavailable], seal.ErrBroken, others of what lies there, and whatever Redis returns: then nobody can say who holds it, and everybody does
 // what is to be done.
 func (f *Fleet) Acquire(ctx context.Context, name string) (*Lease, error) {
 	l := &Lease{f: f, name: name, key: "tidewaiter:v1:lease:" + name, token: rand.Text(), lost: make(chan struct{})}
@@ -125,6 +125,9 @@ func (l *Lease) set(ctx context.Context, old []byte) (held []byte, err error) {
 	return held, err
 }
 
+// maxGone bounds the holders remembered by whoever waits. There are as many as replicas and restarts meanwhile.
+const maxGone = 256
+
 // life is what is seen of whoever holds a lease.
 type life struct {
 	ttl   time.Duration
@@ -132,13 +135,29 @@ type life struct {
 	beats uint64
 	value []byte
 	since time.Time // when it was last seen to go on
+	// gone are the tokens of those who held it before, while we waited. None takes it again.
+	gone map[string]bool
 }
 
-// see notes what the lease is held by. Errors: seal.ErrBroken, errUnknownForm.
+// errReplayed says that a lease is held by one of those who lost it.
+var errReplayed = errors.New("a lease that was over is in redis again")
+
+// see notes what the lease is held by. Of two values somebody put in turn, each would seem to be the sign of life of another holder.
+//
+// Errors: seal.ErrBroken, errUnknownForm, errReplayed.
 func (o *life) see(l *Lease, held []byte) error {
 	token, beats, err := l.read(held)
 	if err != nil {
 		return err
+	}
+	if o.gone[token] {
+		return errReplayed
+	}
+	if token != o.token && o.token != "" {
+		if o.gone == nil || len(o.gone) >= maxGone {
+			o.gone = map[string]bool{}
+		}
+		o.gone[o.token] = true
 	}
 	if token != o.token || beats > o.beats {
 		o.token, o.beats, o.since = token, beats, l.f.now()
