@@ -231,6 +231,27 @@ func TestNobodyWaitsForLeasesThatTakeTurns(t *testing.T) {
 	}
 }
 
+func TestWhoWaitsAMomentOnlyOutlivesTheDeadToo(t *testing.T) {
+	s := startRedis(t)
+	a, b := openOn(t, s.url(), time.Now, patient).Fleet(), openOn(t, s.url(), time.Now, patient).Fleet()
+	dying := acquire(t, a)
+	dying.stop()
+	dying.beating.Wait()
+	if err := s.client(t).Persist(t.Context(), dying.key).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 { // together as long as several leases last, each no longer than a part of one
+		ctx, cancel := context.WithTimeout(t.Context(), patient.lease/4)
+		l, err := b.Acquire(ctx, "work")
+		cancel()
+		if err == nil {
+			l.Release()
+			return
+		}
+	}
+	t.Error("what lies in Redis for ever keeps the lease")
+}
+
 func TestWithoutRedisEverybodyIsAlone(t *testing.T) {
 	f := inMemory(t, Options{}).Fleet()
 	acquire(t, f)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -87,13 +88,18 @@ func (f *Fleet) Acquire(ctx context.Context, name string) (*Lease, error) {
 }
 
 // await returns nil once the lease is held.
-func (l *Lease) await(ctx context.Context) error {
+func (l *Lease) await(ctx context.Context) (err error) {
 	l.f.enter(l.name)
 	defer l.f.leave(l.name)
-	other := life{ttl: l.f.redis.wait.lease}
+	other := l.f.recollect(l.name)
+	other.ttl = l.f.redis.wait.lease
+	defer func() { l.f.recall(l.name, other, err) }()
 	for {
 		given := l.f.given(l.name) // before the look: what is given up after it is heard of
 		held, err := l.set(ctx, other.dead(l.f.now()))
+		if err != nil && ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err != nil || held == nil {
 			return err
 		}
@@ -154,16 +160,42 @@ func (o *life) see(l *Lease, held []byte) error {
 		return errReplayed
 	}
 	if token != o.token && o.token != "" {
-		if o.gone == nil || len(o.gone) >= maxGone {
-			o.gone = map[string]bool{}
+		gone := map[string]bool{o.token: true} // a new one: others who wait have the one of before
+		if len(o.gone) < maxGone {
+			maps.Copy(gone, o.gone)
 		}
-		o.gone[o.token] = true
+		o.gone = gone
 	}
 	if token != o.token || beats > o.beats {
 		o.token, o.beats, o.since = token, beats, l.f.now()
 	}
 	o.value = held
 	return nil
+}
+
+// maxLives bounds the leases whose holders are remembered by those who gave up waiting.
+const maxLives = 256
+
+// recollect returns what was seen of the holder of a lease by whoever gave up waiting for it.
+func (f *Fleet) recollect(name string) life {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lives[name]
+}
+
+// recall remembers what was seen of the holder of a lease by whoever gave up waiting, for the next one to wait: whoever waits a moment
+// only, and again later, would take what lies in Redis for ever for alive each time.
+func (f *Fleet) recall(name string, seen life, gaveUp error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if gaveUp == nil {
+		delete(f.lives, name)
+		return
+	}
+	if len(f.lives) >= maxLives {
+		clear(f.lives)
+	}
+	f.lives[name] = seen
 }
 
 // dead returns the value of a holder that has not gone on for as long as a lease lasts: in Redis it may last for ever.
