@@ -1,6 +1,9 @@
 package gate_test
 
 import (
+	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -104,4 +107,37 @@ func TestAClockThatWasAheadProlongsNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestADenialFitsItsRecord has an image of many layers, each with much in it that is told of.
+func TestADenialFitsItsRecord(t *testing.T) {
+	const layers, each, fits = 512, 50, 8 << 20 // an eighth of what a record may have
+	p := strict(t)
+	p.Secrets, p.Malware, p.DenyPackages = &gate.SecretRule{}, &gate.MalwareRule{}, []gate.PackagePattern{{Type: "*", Name: "*", Version: "*"}}
+	e := clean()
+	e.Looked = gate.Look{Secrets: true, Malware: true}
+	for l := range layers {
+		layer := digestOf(fmt.Sprint(l))
+		for i := range each {
+			name := fmt.Sprintf("%d/%s", i, strings.Repeat("x", 250))
+			e.Malware.Found = append(e.Malware.Found, gate.Infection{Signature: "Eicar-Test-Signature", Path: name, Layer: layer})
+			e.Malware.Gaps = append(e.Malware.Gaps, gate.Gap{Kind: gate.GapLimit, Layer: layer, Path: name, Why: name + " is too large"})
+			e.Inventory.Secrets = append(e.Inventory.Secrets, gate.Secret{Kind: "private key", Path: name, Layer: layer})
+			e.Inventory.Packages = append(e.Inventory.Packages, gate.Found{Package: gate.Package{Type: "deb", Name: name, Version: "1"}, Path: name})
+		}
+	}
+	v := gate.Decide(&gate.PolicySet{Policies: []gate.Policy{p}}, e, noon)
+	encoded, err := json.Marshal(v)
+	if err != nil || v.Allowed() || len(encoded) > fits {
+		t.Fatalf("got %s of %d bytes, %v, want a denial of at most %d", v.Decision, len(encoded), err, fits)
+	}
+	t.Run("and each waived, what is left denies", func(t *testing.T) {
+		set := &gate.PolicySet{Policies: []gate.Policy{p}}
+		for _, r := range v.Reasons[:len(v.Reasons)-1] {
+			set.Waivers = append(set.Waivers, gate.Waiver{Rule: r.Rule, Says: r.Message, Digest: e.Candidate.Digest, Until: noon.AddDate(0, 0, 1), By: "sam", Reason: "r"})
+		}
+		if v := gate.Decide(set, e, noon); v.Allowed() {
+			t.Error("it is allowed")
+		}
+	})
 }
