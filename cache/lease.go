@@ -97,8 +97,8 @@ func (l *Lease) await(ctx context.Context) (err error) {
 	for {
 		given := l.f.given(l.name) // before the look: what is given up after it is heard of
 		held, err := l.set(ctx, other.dead(l.f.now()))
-		if err != nil && ctx.Err() != nil {
-			return ctx.Err()
+		if err != nil && overdue(ctx) != nil {
+			return overdue(ctx)
 		}
 		if err != nil || held == nil {
 			return err
@@ -117,6 +117,14 @@ func (l *Lease) await(ctx context.Context) (err error) {
 			return err
 		}
 	}
+}
+
+// overdue is ctx.Err, also in the moment in which a connection has seen the deadline pass and ctx has not.
+func overdue(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
 }
 
 // set sets the key to a new value, if it is not set to another one than old, or one of ours; what it is set to otherwise is returned.
