@@ -121,7 +121,7 @@ func (c *Verdicts) Stats() Stats {
 
 // Get implements gate.Verdicts.
 func (c *Verdicts) Get(ctx context.Context, key gate.Key) (gate.Verdict, bool) {
-	if v, ok := c.memory.get(key); ok && c.left(v) > 0 {
+	if v, since, ok := c.memory.get(key); ok && c.left(v) > 0 && c.isFresh(v, since) {
 		c.hits.Add(1)
 		return v, true
 	}
@@ -136,16 +136,17 @@ func (c *Verdicts) Get(ctx context.Context, key gate.Key) (gate.Verdict, bool) {
 		c.redisErrors.Add(1)
 		c.log.DebugContext(ctx, "asking redis for a verdict", "err", err)
 	}
-	if err != nil || c.left(v) <= 0 {
+	if err != nil || c.left(v) <= 0 || v.Amendable() {
 		c.misses.Add(1)
 		return gate.Verdict{}, false
 	}
-	c.memory.add(key, v, size)
+	c.memory.add(key, v, size, c.now())
 	c.redisHits.Add(1)
 	return v, true
 }
 
-// Put implements gate.Verdicts. It refuses a verdict that is not of key. An error of Redis leaves the verdict remembered here.
+// Put implements gate.Verdicts. What may be amended under its key is remembered here alone: whoever can write to Redis could put the
+// admission back in the place of the denial that followed, and a Redis that does not answer just then would keep it. It refuses a verdict that is not of key. An error of Redis leaves the verdict remembered here.
 //
 // Errors: [ErrUnavailable], oci.ErrTooLarge, and whatever Redis returns.
 func (c *Verdicts) Put(ctx context.Context, key gate.Key, v gate.Verdict) error {
@@ -163,8 +164,8 @@ func (c *Verdicts) Put(ctx context.Context, key gate.Key, v gate.Verdict) error 
 	if len(encoded) > maxVerdictBytes {
 		return fmt.Errorf("remembering the verdict on %s: %d bytes: %w", v.Candidate(), len(encoded), oci.ErrTooLarge)
 	}
-	c.memory.add(key, v, len(encoded))
-	if c.redis == nil {
+	c.memory.add(key, v, len(encoded), c.now())
+	if c.redis == nil || v.Amendable() {
 		return nil
 	}
 	if err := c.redis.put(ctx, key, encoded, left); err != nil {
@@ -174,6 +175,16 @@ func (c *Verdicts) Put(ctx context.Context, key gate.Key, v gate.Verdict) error 
 		return fmt.Errorf("remembering the verdict on %s: %w", v.Candidate(), err)
 	}
 	return nil
+}
+
+// freshFor is how long a verdict that may be amended is believed without looking into the records, where other replicas write too: the
+// announcement that it was may not arrive. Looking costs a listing for each image in that time.
+const freshFor = 30 * time.Second
+
+// isFresh reports whether v, remembered since then, may be believed without looking into the records.
+func (c *Verdicts) isFresh(v gate.Verdict, since time.Time) bool {
+	age := c.now().Sub(since)
+	return c.redis == nil || !v.Amendable() || age >= 0 && age < freshFor
 }
 
 // left returns how long v may still be remembered; nothing or less when it no longer counts.

@@ -110,12 +110,12 @@ func TestMemoryIsBoundedInBytes(t *testing.T) {
 	for i := range keys {
 		key, v := cachetest.NewVerdict(string(rune('a' + i)))
 		keys[i] = key
-		m.add(key, v, 1000)
-		m.add(key, v, 1000) // putting again takes nothing more
+		m.add(key, v, 1000, cachetest.Epoch)
+		m.add(key, v, 1000, cachetest.Epoch) // putting again takes nothing more
 	}
 	var got []bool
 	for _, key := range keys {
-		_, ok := m.get(key)
+		_, _, ok := m.get(key)
 		got = append(got, ok)
 	}
 	if diff := cmp.Diff(got, []bool{false, false, true, true, true}); diff != "" {
@@ -126,8 +126,8 @@ func TestMemoryIsBoundedInBytes(t *testing.T) {
 	}
 	t.Run("and what is larger than all of it is not kept, nor does it push others out", func(t *testing.T) {
 		key, v := cachetest.NewVerdict("large")
-		m.add(key, v, 3*each)
-		if _, ok := m.get(key); ok || m.lru.Len() != 3 {
+		m.add(key, v, 3*each, cachetest.Epoch)
+		if _, _, ok := m.get(key); ok || m.lru.Len() != 3 {
 			t.Errorf("got %v and %d entries, want none of it and the 3 others", ok, m.lru.Len())
 		}
 	})

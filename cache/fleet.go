@@ -49,6 +49,7 @@ type Fleet struct {
 
 	mu      sync.Mutex
 	waiting map[string]*waiters // guarded by mu, by the name of a lease
+	lives   map[string]life     // guarded by mu, by the name of a lease
 }
 
 // announcement is what goes over the channel.
@@ -62,7 +63,7 @@ type announcement struct {
 func (c *Verdicts) Fleet() *Fleet { return c.fleet }
 
 func newFleet(m *memory, log *slog.Logger, now func() time.Time) *Fleet {
-	return &Fleet{memory: m, id: rand.Text(), log: log, now: now, waiting: map[string]*waiters{}}
+	return &Fleet{memory: m, id: rand.Text(), log: log, now: now, waiting: map[string]*waiters{}, lives: map[string]life{}}
 }
 
 // ID tells this replica from the others. It is another one after every start.

@@ -205,6 +205,53 @@ func TestNobodyWaitsForAForgedLease(t *testing.T) {
 	}
 }
 
+// TestNobodyWaitsForLeasesThatTakeTurns has somebody put back what two replicas held one after the other.
+func TestNobodyWaitsForLeasesThatTakeTurns(t *testing.T) {
+	s := startRedis(t)
+	f := openOn(t, s.url(), time.Now, patient).Fleet()
+	var held [2][]byte
+	var l *Lease
+	for i := range held {
+		l = acquire(t, f)
+		value, err := s.client(t).Get(t.Context(), l.key).Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		held[i] = value
+		l.Release()
+	}
+	other := life{ttl: patient.lease}
+	for i, look := range []struct {
+		at   []byte
+		want error
+	}{{held[0], nil}, {held[0], nil}, {held[1], nil}, {held[0], errReplayed}} {
+		if err := other.see(l, look.at); !errors.Is(err, look.want) {
+			t.Errorf("look %d: got %v, want %v", i+1, err, look.want)
+		}
+	}
+}
+
+func TestWhoWaitsAMomentOnlyOutlivesTheDeadToo(t *testing.T) {
+	s := startRedis(t)
+	a, b := openOn(t, s.url(), time.Now, patient).Fleet(), openOn(t, s.url(), time.Now, patient).Fleet()
+	dying := acquire(t, a)
+	dying.stop()
+	dying.beating.Wait()
+	if err := s.client(t).Persist(t.Context(), dying.key).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 { // together as long as several leases last, each no longer than a part of one
+		ctx, cancel := context.WithTimeout(t.Context(), patient.lease/4)
+		l, err := b.Acquire(ctx, "work")
+		cancel()
+		if err == nil {
+			l.Release()
+			return
+		}
+	}
+	t.Error("what lies in Redis for ever keeps the lease")
+}
+
 func TestWithoutRedisEverybodyIsAlone(t *testing.T) {
 	f := inMemory(t, Options{}).Fleet()
 	acquire(t, f)
@@ -309,7 +356,7 @@ func TestAnnouncements(t *testing.T) {
 		s.kill()
 		s.start(t)
 		receive(t, connected)
-		if _, ok := b.memory.get(key); ok {
+		if _, _, ok := b.memory.get(key); ok {
 			t.Error("the verdict is still in memory")
 		}
 		for deadline := time.Now().Add(time.Minute); a.Fleet().Announce(t.Context(), "back", nil) != nil; {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -69,7 +70,7 @@ func (l *Lease) Lost() <-chan struct{} { return l.lost }
 // Acquire waits until no other replica holds the lease on name, and returns it held. A holder that has died loses it within seconds;
 // so does one that shows no sign of life, whatever lies in Redis.
 //
-// Errors: ctx's; [ErrUnavailable], seal.ErrBroken and whatever Redis returns: then nobody can say who holds it, and everybody does
+// Errors: ctx's; [ErrUnavailable], seal.ErrBroken, others of what lies there, and whatever Redis returns: then nobody can say who holds it, and everybody does
 // what is to be done.
 func (f *Fleet) Acquire(ctx context.Context, name string) (*Lease, error) {
 	l := &Lease{f: f, name: name, key: "tidewaiter:v1:lease:" + name, token: rand.Text(), lost: make(chan struct{})}
@@ -87,13 +88,18 @@ func (f *Fleet) Acquire(ctx context.Context, name string) (*Lease, error) {
 }
 
 // await returns nil once the lease is held.
-func (l *Lease) await(ctx context.Context) error {
+func (l *Lease) await(ctx context.Context) (err error) {
 	l.f.enter(l.name)
 	defer l.f.leave(l.name)
-	other := life{ttl: l.f.redis.wait.lease}
+	other := l.f.recollect(l.name)
+	other.ttl = l.f.redis.wait.lease
+	defer func() { l.f.recall(l.name, other, err) }()
 	for {
 		given := l.f.given(l.name) // before the look: what is given up after it is heard of
 		held, err := l.set(ctx, other.dead(l.f.now()))
+		if err != nil && overdue(ctx) != nil {
+			return overdue(ctx)
+		}
 		if err != nil || held == nil {
 			return err
 		}
@@ -113,6 +119,14 @@ func (l *Lease) await(ctx context.Context) error {
 	}
 }
 
+// overdue is ctx.Err, also in the moment in which a connection has seen the deadline pass and ctx has not.
+func overdue(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
+}
+
 // set sets the key to a new value, if it is not set to another one than old, or one of ours; what it is set to otherwise is returned.
 func (l *Lease) set(ctx context.Context, old []byte) (held []byte, err error) {
 	l.mu.Lock()
@@ -125,6 +139,9 @@ func (l *Lease) set(ctx context.Context, old []byte) (held []byte, err error) {
 	return held, err
 }
 
+// maxGone bounds the holders remembered by whoever waits. There are as many as replicas and restarts meanwhile.
+const maxGone = 256
+
 // life is what is seen of whoever holds a lease.
 type life struct {
 	ttl   time.Duration
@@ -132,19 +149,61 @@ type life struct {
 	beats uint64
 	value []byte
 	since time.Time // when it was last seen to go on
+	// gone are the tokens of those who held it before, while we waited. None takes it again.
+	gone map[string]bool
 }
 
-// see notes what the lease is held by. Errors: seal.ErrBroken, errUnknownForm.
+// errReplayed says that a lease is held by one of those who lost it.
+var errReplayed = errors.New("a lease that was over is in redis again")
+
+// see notes what the lease is held by. Of two values somebody put in turn, each would seem to be the sign of life of another holder.
+//
+// Errors: seal.ErrBroken, errUnknownForm, errReplayed.
 func (o *life) see(l *Lease, held []byte) error {
 	token, beats, err := l.read(held)
 	if err != nil {
 		return err
+	}
+	if o.gone[token] {
+		return errReplayed
+	}
+	if token != o.token && o.token != "" {
+		gone := map[string]bool{o.token: true} // a new one: others who wait have the one of before
+		if len(o.gone) < maxGone {
+			maps.Copy(gone, o.gone)
+		}
+		o.gone = gone
 	}
 	if token != o.token || beats > o.beats {
 		o.token, o.beats, o.since = token, beats, l.f.now()
 	}
 	o.value = held
 	return nil
+}
+
+// maxLives bounds the leases whose holders are remembered by those who gave up waiting.
+const maxLives = 256
+
+// recollect returns what was seen of the holder of a lease by whoever gave up waiting for it.
+func (f *Fleet) recollect(name string) life {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lives[name]
+}
+
+// recall remembers what was seen of the holder of a lease by whoever gave up waiting, for the next one to wait: whoever waits a moment
+// only, and again later, would take what lies in Redis for ever for alive each time.
+func (f *Fleet) recall(name string, seen life, gaveUp error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if gaveUp == nil {
+		delete(f.lives, name)
+		return
+	}
+	if len(f.lives) >= maxLives {
+		clear(f.lives)
+	}
+	f.lives[name] = seen
 }
 
 // dead returns the value of a holder that has not gone on for as long as a lease lasts: in Redis it may last for ever.

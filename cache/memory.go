@@ -2,6 +2,7 @@ package cache
 
 import (
 	"sync"
+	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
@@ -30,6 +31,7 @@ type memory struct {
 type remembered struct {
 	verdict gate.Verdict
 	bytes   int64
+	at      time.Time
 }
 
 // newMemory returns an empty memory of at most entries, which is positive.
@@ -43,16 +45,17 @@ func newMemory(entries int, maxBytes int64) *memory {
 	return m
 }
 
-func (m *memory) get(key gate.Key) (gate.Verdict, bool) {
+// get returns the verdict remembered for key, and since when it is.
+func (m *memory) get(key gate.Key) (v gate.Verdict, since time.Time, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r, ok := m.lru.Get(key)
-	return r.verdict, ok
+	return r.verdict, r.at, ok
 }
 
-// add remembers v, whose encoded form has size bytes, in place of the least recently used.
-func (m *memory) add(key gate.Key, v gate.Verdict, size int) {
-	r := remembered{verdict: v, bytes: entryBytes + expansion*int64(size)}
+// add remembers v, whose encoded form has size bytes, in place of the least recently used, from now on.
+func (m *memory) add(key gate.Key, v gate.Verdict, size int, now time.Time) {
+	r := remembered{verdict: v, bytes: entryBytes + expansion*int64(size), at: now}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.lru.Remove(key) // replacing is no eviction, so the size would not be given back

@@ -301,6 +301,23 @@ func TestDeadLetters(t *testing.T) {
 			}
 		})
 	}
+	t.Run("where nobody is asked, nothing is decided from elsewhere, nor by a page whose name leads here", func(t *testing.T) {
+		for _, tt := range []struct {
+			host    string
+			anybody bool
+			want    int
+		}{{"localhost:5001", true, 200}, {"127.0.0.1:5001", true, 200}, {"rebound.example:5001", true, 403}, {"127.0.0.1:5001", false, 403}} {
+			d := newDrawer()
+			c := newConsole(console.Options{Letters: d, Review: &console.Review{AnybodyDecides: tt.anybody}})
+			r := httptest.NewRequest("POST", "http://"+tt.host+"/api/v1/webhooks/dead-letters", strings.NewReader(`{"action":"drop","names":["1"]}`))
+			r.Header.Set("Content-Type", asJSON)
+			w := httptest.NewRecorder()
+			c.ServeHTTP(w, r)
+			if w.Code != tt.want || (len(d.letters) == 1) != (tt.want == 200) {
+				t.Errorf("%s, anybody decides: %t: got %d: %s, and %d letters are left", tt.host, tt.anybody, w.Code, w.Body, len(d.letters))
+			}
+		}
+	})
 	t.Run("where nobody is asked", func(t *testing.T) {
 		d := newDrawer()
 		c := newConsole(console.Options{Letters: d})

@@ -114,6 +114,11 @@ func (c *Console) actOnLetters(w http.ResponseWriter, r *http.Request) (LetterAc
 	if asked.Action == "drop" {
 		act = c.o.Letters.Drop
 	}
+	if c.o.Access == nil && c.o.Review != nil { // nobody is asked who it is: then it is as with all that is decided
+		if _, _, err := c.decider(r); err != nil {
+			return answer, err
+		}
+	}
 	doing := fmt.Sprintf("%s %d dead letters", asked.Action, len(asked.Names))
 	if c.o.Access != nil {
 		caller, err := c.o.Access.Identify(r)

@@ -76,7 +76,7 @@ func packageReasons(p Policy, e Evidence) []Reason {
 			reasons = append(reasons, Reason{Rule: RulePackages, Message: fmt.Sprintf("package %s is denied by %s", f.told(), p.DenyPackages[i])})
 		}
 	}
-	return reasons
+	return bounded(reasons)
 }
 
 // told names a package for a person, and where it is.

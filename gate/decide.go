@@ -238,7 +238,24 @@ func secretReasons(p Policy, e Evidence) []Reason {
 	for _, s := range e.Inventory.Secrets {
 		reasons = append(reasons, Reason{Rule: RuleSecrets, Message: fmt.Sprintf("a secret, %s, in %s of layer %s", s.Kind, s.Path, short(s.Layer))})
 	}
-	return append(reasons, noteGaps(p, RuleSecrets, "secrets were", e.SecretGaps)...)
+	return append(bounded(reasons), bounded(noteGaps(p, RuleSecrets, "secrets were", e.SecretGaps))...)
+}
+
+// maxLikeReasons bounds the reasons of one kind that are kept one by one. The first denies already, and a denial that is too large to be
+// recorded would be none: a layer may have hundreds of what is found in it, and an image a thousand layers.
+const maxLikeReasons = 1000
+
+// bounded returns the first of reasons, all of one rule, in the order of [sorted], and one for the rest.
+func bounded(reasons []Reason) []Reason {
+	if len(reasons) <= maxLikeReasons {
+		return reasons
+	}
+	reasons = sorted(reasons)
+	if rest := len(reasons) - maxLikeReasons; rest > 0 {
+		more := Reason{Rule: reasons[0].Rule, Message: fmt.Sprintf("%d more of the kind", rest)}
+		reasons = append(reasons[:maxLikeReasons:maxLikeReasons], more)
+	}
+	return reasons
 }
 
 func gapReasons(p Policy, e Evidence) []Reason {

@@ -40,7 +40,7 @@ func hostileReasons(p Policy, e Evidence) []Reason {
 	for _, why := range whys {
 		reasons = append(reasons, Reason{Rule: RuleHostileConfig, Message: "hostile config: " + why})
 	}
-	return reasons
+	return bounded(reasons)
 }
 
 // signalForm matches what runtimes take for a signal: a number or a name.

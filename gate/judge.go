@@ -276,8 +276,13 @@ func (g *Gate) outdated(ctx context.Context, in Inputs) bool {
 // counts reports whether v is a verdict on these inputs that has not lapsed. Whoever remembers verdicts promises as much; a gate
 // does not rest on promises it can check.
 func (g *Gate) counts(v Verdict, in Inputs) bool {
-	return v.Key == in.Key().String() && v.Candidate() == in.Candidate && g.o.Now().Before(v.Until)
+	left := v.Until.Sub(g.o.Now())
+	return v.Key == in.Key().String() && v.Candidate() == in.Candidate && left > 0 && left <= verdictLifetime+maxReplicaSkew
 }
+
+// maxReplicaSkew is how far ahead of ours the clock of another replica may be. What was made further ahead was made by a clock that was
+// wrong, and would count for as long as that was ahead.
+const maxReplicaSkew = 5 * time.Minute
 
 // possess brings what can be served into line with v.
 func (g *Gate) possess(ctx context.Context, v Verdict) error {
@@ -473,10 +478,26 @@ func (g *Gate) conclude(ctx context.Context, in Inputs, e Evidence, step func(st
 	if g.replay != nil { // this is as far as it goes
 		return v, nil
 	}
-	if err := step(StepRecord, func() error { return g.o.Records.RecordVerdict(ctx, v) }); err != nil {
+	if err := step(StepRecord, func() error { return g.recordCurrent(ctx, in, v) }); err != nil {
 		return Verdict{}, err
 	}
 	return v, g.settle(ctx, in, v, e, true)
+}
+
+// errOutdated says that what a verdict was made by was replaced while it was made.
+var errOutdated = errors.New("what it is judged by was replaced meanwhile")
+
+// recordCurrent records v, unless what it was made by was replaced meanwhile: reading layers takes long enough for a waiver to be taken
+// back. Such a verdict would be served by once, and stand in the records as the last word, after the one that took its place.
+func (g *Gate) recordCurrent(ctx context.Context, in Inputs, v Verdict) error {
+	now, err := g.inputs(ctx, in.Candidate)
+	if err != nil {
+		return err
+	}
+	if now.Key() != in.Key() {
+		return errOutdated
+	}
+	return g.o.Records.RecordVerdict(ctx, v)
 }
 
 // settle does what follows a verdict, new or found in the records. Its error means that denied bytes could not be dropped.

@@ -131,13 +131,21 @@ func (g *Gate) look(ctx context.Context, in Inputs, p Policy, wanted Wanted, e *
 	return g.inheritSignatures(ctx, p, e)
 }
 
-// keep keeps the signatures of e itself if they satisfy p, for the next judging. It is called once it is certain that they are what was
-// attached when in was taken.
+// keep keeps the signatures of e itself if they satisfy p, for the next judging, or if those kept before would: they are no longer what
+// there is. It is called once it is certain that they are what was attached when in was taken.
 func (g *Gate) keep(ctx context.Context, in Inputs, p Policy, e Evidence) {
-	if g.o.Kept.off() || e.LookedAt.IsZero() || !g.satisfied(p, e) {
+	if g.o.Kept.off() || e.LookedAt.IsZero() {
 		return
 	}
 	id, err := asked(in, p, p.wanted(e))
+	if err == nil && !g.satisfied(p, e) {
+		// Nothing is gained by keeping it, unless what is kept would count again once it is not possible to look.
+		without := e
+		without.SignatureEvidence = SignatureEvidence{}
+		if _, usable := g.keptSignatures(ctx, p, id, without); !usable {
+			return
+		}
+	}
 	if err == nil {
 		err = g.o.Kept.Records.KeepSignatures(ctx, KeptSignatures{Candidate: e.Candidate, Asked: id, LookedAt: e.LookedAt, Found: own(e.SignatureEvidence)})
 	}

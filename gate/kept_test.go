@@ -105,11 +105,14 @@ func TestKeptSignatures(t *testing.T) {
 			w.set = withRevision(w.set, "p2")
 			w.set.Policies[0].Signatures.AllOf = []string{"security"}
 		}, "deny, looked"}},
-		"are looked for again when they are old":            {signed, {both(snapshot("s2"), wait(keptFor-1)), "allow"}, {both(snapshot("s3"), wait(1), unsign), "deny, looked"}},
-		"count twice as long while nobody can be asked":     {signed, {both(snapshot("s2"), down, wait(2*keptFor-1)), "allow, looked"}, {both(snapshot("s3"), wait(1)), "no verdict, looked"}},
-		"that are looked for again count from then":         {signed, {both(snapshot("s2"), wait(keptFor)), "allow, looked"}, {both(snapshot("s3"), wait(keptFor-1), down), "allow"}},
-		"are not those of a clock that was turned back":     {signed, {both(snapshot("s2"), wait(-time.Hour), unsign), "deny, looked"}},
-		"that are missing are looked for each time":         {{unsign, "deny, looked"}, {snapshot("s2"), "deny, looked"}, {both(snapshot("s3"), down), "no verdict, looked"}},
+		"are looked for again when they are old":        {signed, {both(snapshot("s2"), wait(keptFor-1)), "allow"}, {both(snapshot("s3"), wait(1), unsign), "deny, looked"}},
+		"count twice as long while nobody can be asked": {signed, {both(snapshot("s2"), down, wait(2*keptFor-1)), "allow, looked"}, {both(snapshot("s3"), wait(1)), "no verdict, looked"}},
+		"that are looked for again count from then":     {signed, {both(snapshot("s2"), wait(keptFor)), "allow, looked"}, {both(snapshot("s3"), wait(keptFor-1), down), "allow"}},
+		"are not those of a clock that was turned back": {signed, {both(snapshot("s2"), wait(-time.Hour), unsign), "deny, looked"}},
+		"that are missing are looked for each time":     {{unsign, "deny, looked"}, {snapshot("s2"), "deny, looked"}, {both(snapshot("s3"), down), "no verdict, looked"}},
+		"that were seen to be gone do not come back with nobody to ask": {
+			signed, {both(snapshot("s2"), wait(keptFor), unsign), "deny, looked"}, {both(snapshot("s3"), down), "no verdict, looked"},
+		},
 		"that do not last are looked for again when lapsed": {{func(w *world) { w.signUntil(w.clock().Add(time.Hour)) }, "allow, looked"}, {both(snapshot("s2"), wait(time.Hour)), "deny, looked"}},
 	} {
 		t.Run(law, func(t *testing.T) {

@@ -98,7 +98,7 @@ func (g *Gate) lookLater(in Inputs) <-chan singleflight.Result {
 	return g.flights.DoChan("later:"+in.Key().String(), g.detached(func(ctx context.Context) (any, error) {
 		v, err := g.lookAfter(ctx, in)
 		switch {
-		case errors.Is(err, errLaterFull), errors.Is(err, errLapsed): // it is tried again when it is next asked for
+		case errors.Is(err, errLaterFull), errors.Is(err, errLapsed), errors.Is(err, errOutdated): // it is tried again when it is next asked for
 			g.o.Log.DebugContext(ctx, "looking into what was admitted", "candidate", in.Candidate.String(), "err", err)
 		case err != nil && ctx.Err() == nil:
 			g.o.Log.WarnContext(ctx, "looking into what was admitted; it is tried again when it is next asked for",
@@ -138,7 +138,7 @@ func (g *Gate) lookAfter(ctx context.Context, in Inputs) (Verdict, error) {
 	if !v.Allowed() || isSame(v, amended) {
 		return v, nil
 	}
-	if err := g.o.Records.RecordVerdict(ctx, amended); err != nil {
+	if err := g.recordCurrent(ctx, in, amended); err != nil {
 		return Verdict{}, &NoVerdict{StepRecord, err}
 	}
 	if err := g.settle(ctx, in, amended, Evidence{}, true); err != nil {

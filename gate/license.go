@@ -314,5 +314,5 @@ func licenseReasons(p Policy, e Evidence) []Reason {
 			reasons = append(reasons, Reason{Rule: RuleLicenses, Message: fmt.Sprintf("licence %q of package %s is not allowed", licence, f.told())})
 		}
 	}
-	return reasons
+	return bounded(reasons)
 }

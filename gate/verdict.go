@@ -162,6 +162,11 @@ func (v Verdict) Candidate() Candidate { return Candidate{Repository: v.Reposito
 // checked where it is looked up.
 func (v Verdict) Allowed() bool { return v.Decision == Allow }
 
+// Amendable reports whether v may be replaced, under the same key and before it lapses, by what is found out later: it admits what was
+// not looked into completely, or for malware, of which other signatures find more. Whoever remembers verdicts where an older one can come
+// back in the place of a newer must not remember these there.
+func (v Verdict) Amendable() bool { return v.Allowed() && (!v.Complete || !v.MalwareAt.IsZero()) }
+
 // Passed reports whether everything the policy asks for was looked into and is fulfilled. What is let through with a warning has not
 // passed; what was waived or excused has.
 func (v Verdict) Passed() bool { return v.Allowed() && v.Complete && len(v.Warnings) == 0 }

@@ -27,7 +27,7 @@ type judge struct {
 	verdicts map[gate.Candidate]gate.Verdict
 	failures map[gate.Candidate]error
 	steps    map[gate.Candidate]string
-	// tagVerdicts are the verdicts on asking by tags; any other is allowed.
+	// tagVerdicts are the verdicts on asking by tags, or for one digest by "tag@digest"; any other is allowed.
 	tagVerdicts map[string]gate.Verdict
 
 	mu              sync.Mutex
@@ -49,7 +49,10 @@ func (j *judge) Judge(ctx context.Context, c gate.Candidate) (gate.Verdict, erro
 }
 
 func (j *judge) JudgeTag(c gate.Candidate, tag string) gate.Verdict {
-	v, ok := j.tagVerdicts[tag]
+	v, ok := j.tagVerdicts[tag+"@"+c.Digest.String()]
+	if !ok {
+		v, ok = j.tagVerdicts[tag]
+	}
 	if !ok {
 		v.Decision = gate.Allow
 	}

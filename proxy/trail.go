@@ -96,13 +96,15 @@ func (p *Proxy) lastGood(ctx context.Context, x *exchange, q oci.Request, now oc
 	defer cancel()
 	for _, d := range earlier[:min(len(earlier), maxLastGood)] {
 		c := gate.Candidate{Repository: x.repo, Digest: d}
-		if !p.wasServed(ctx, x, c) {
+		warning, err := p.judgeTag(c, q) // a waiver of what is said of the tag may be for the other digest alone
+		if err != nil || !p.wasServed(ctx, x, c) {
 			continue
 		}
 		m, err := p.admitted(ctx, hold, c)
 		if err != nil || p.childrenAllowed(hold, x.repo, m) != nil {
 			continue
 		}
+		m = m.warned(warning)
 		m.replaces, m.refusal = now, answerTo(refusal).Message
 		p.metrics.lastGood.WithLabelValues(why).Inc()
 		p.o.Log.WarnContext(ctx, "the last good digest is served", "request_id", x.id, "why", why, "upstream", x.repo.Upstream, "repo", x.repo.Path,

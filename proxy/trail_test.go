@@ -149,6 +149,10 @@ func TestLastGood(t *testing.T) {
 		"nothing is served where no policy says so":            {func(f *fixture, n *notes, _, now gate.Candidate) { f.deny(now, "unsigned"); n.earlier = nil }, 403, false},
 		"nothing is served when what was before is not known":  {func(f *fixture, n *notes, _, now gate.Candidate) { f.deny(now, "unsigned"); n.fails = errInternal }, 403, false},
 		"what an upstream does not have any more is not there": {func(f *fixture, _ *notes, _, _ gate.Candidate) { delete(f.tags, app.String()+":v") }, 404, false},
+		"what may not be had by that tag is not served": {func(f *fixture, _ *notes, old, now gate.Candidate) {
+			f.deny(now, "unsigned")
+			f.judge.tagVerdicts = map[string]gate.Verdict{"v@" + old.Digest.String(): {Reasons: []gate.Reason{{Rule: gate.RuleCEL, Message: "pin a version"}}}}
+		}, 403, false},
 		"the last of several that is allowed is served": {func(f *fixture, n *notes, old, now gate.Candidate) {
 			f.deny(now, "unsigned")
 			between := f.image(app, "between", "between")
