@@ -268,10 +268,15 @@ func (g *Gate) outdated(ctx context.Context, in Inputs) bool {
 	return err == nil && now.Key() != in.Key()
 }
 
-// counts reports whether v is a verdict on these inputs that has not lapsed. Whoever remembers verdicts promises as much; a gate
-// does not rest on promises it can check.
+// maxSkew is how far the clocks of two replicas may be apart that go by each other's verdicts.
+const maxSkew = time.Minute
+
+// counts reports whether v is a verdict on these inputs that has not lapsed, nor is of a time to come: a clock that ran ahead and was set
+// back took waivers to have lapsed and images to have come of age. Whoever remembers verdicts promises the former; a gate does not rest
+// on promises it can check.
 func (g *Gate) counts(v Verdict, in Inputs) bool {
-	return v.Key == in.Key().String() && v.Candidate() == in.Candidate && g.o.Now().Before(v.Until)
+	now := g.o.Now()
+	return v.Key == in.Key().String() && v.Candidate() == in.Candidate && now.Before(v.Until) && !v.JudgedAt.After(now.Add(maxSkew))
 }
 
 // possess brings what can be served into line with v.
