@@ -1,0 +1,105 @@
+package e2e_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/tidewaiter/tidewaiter/internal/ocitest"
+)
+
+// ageingPolicy asks for everything, and below young/ for a day of age too.
+const ageingPolicy = `policies:
+  - name: young
+    match: {repositories: ["registry.test/young/**"]}
+    on_fail: quarantine
+    require: {signatures: {any_of: [release]}}
+    min_age: 24h
+  - name: production
+    match: {repositories: ["**"]}
+    on_fail: quarantine
+    require: {signatures: {any_of: [release]}}
+    vulnerabilities: {deny_at: high, only_fixable: true}
+`
+
+// TestClockJumps sets the clock of a running proxy forward by days, back, and behind. What lapses by the clock lapses, what was decided
+// by a clock that ran ahead does not outlive the jump, and what is taken back while it is behind stays taken back.
+func TestClockJumps(t *testing.T) {
+	const day, excuse = 24 * time.Hour, "2h"
+	s := newSite(t, ocitest.Options{})
+	s.hostApps(t)
+	access := s.config["access"].(keys)
+	access["grants"] = append(access["grants"].([]any), keys{"who": "user:ci", "repositories": []string{"**"}, "actions": []string{"review"}})
+	s.config["audit"] = keys{"path": s.path("audit.jsonl")}
+	writeFile(t, s.path("policy.yaml"), []byte(ageingPolicy))
+	for repo, layers := range map[string][]ocitest.LayerSpec{
+		"shop/web": shop(goodLodash), "shop/vulnerable": shop(badLodash), "young/web": shop(goodLodash, noise(1000, 1)),
+		"shop/excused": shop(badLodash, noise(1000, 2)), "shop/revoked": shop(badLodash, noise(1000, 3)),
+	} {
+		s.pushSigned(t, repo, layers)
+	}
+	s.config["advisories"].(keys)["max_age"] = "120h"
+	written := ocitest.WriteAdvisories(s.path("advisories"), time.Now().Add(-2*day), advisories()) // before any time it will be
+	if written != nil {
+		t.Fatal(written)
+	}
+	pushed := s.push(t, "shop/pushed", shop(goodLodash, noise(1000, 4)))
+	clock := &wall{}
+	p := s.serveByClock(t, clock)
+	const tag = "/v2/apps/web/manifests/1.0"
+	ci := pusher{t, p, "ci"}
+	ci.image(s.upstream, "shop/pushed", pushed.Digest, "apps/web", "1.0")
+	ci.signed(s, "shop/pushed", pushed.Digest, "apps/web", s.release)
+	waivers := map[string]string{}
+	for _, repo := range []string{"shop/excused", "shop/revoked"} {
+		p.pull(t, repo)
+		got := tidewaiter(t, "quarantine", "release", "--server", p.as("ci"), host+"/"+repo+":1.0", "--for", excuse, "--reason", "x", "-o", "json")
+		if got.code != 0 {
+			t.Fatalf("code %d: %s%s", got.code, got.stdout, got.stderr)
+		}
+		waivers[repo] = decode[struct{ Waivers []granted }](t, got.stdout).Waivers[0].ID
+	}
+	statuses := func(law string, web, excused, revoked, young, hosted int) {
+		t.Helper()
+		for repo, want := range map[string]int{
+			"shop/web": web, "shop/vulnerable": http.StatusForbidden, "shop/excused": excused, "shop/revoked": revoked, "young/web": young,
+		} {
+			if got := p.pull(t, repo); got.status != want {
+				t.Errorf("%s: %s: status %d: %s, want %d", law, repo, got.status, got.message, want)
+			}
+		}
+		if got := (pusher{t, p, ""}).send(http.MethodGet, tag, nil); got.status != hosted {
+			t.Errorf("%s: what was pushed: status %d: %s, want %d", law, got.status, got.body, hosted)
+		}
+	}
+	statuses("at first", 200, 200, 200, 403, 200)
+	clock.set(day + time.Hour)
+	statuses("a day ahead, where waivers have lapsed and the young have come of age", 200, 403, 403, 200, 200)
+	clock.set(0)
+	statuses("back from a day ahead", 200, 200, 200, 403, 200)
+	clock.set(10 * day)
+	statuses("ten days ahead, where the advisory data is too old", 403, 403, 403, 200, 403)
+	clock.set(0)
+	statuses("back from ten days ahead", 200, 200, 200, 403, 200)
+	clock.set(-day - time.Hour)
+	statuses("a day behind", 200, 200, 200, 403, 200)
+	if got := tidewaiter(t, "waiver", "revoke", waivers["shop/revoked"], "--server", p.as("ci"), "--reason", "x"); got.code != 0 {
+		t.Fatalf("code %d: %s%s", got.code, got.stdout, got.stderr)
+	}
+	ci.must(http.StatusAccepted, http.MethodDelete, tag, nil)
+	statuses("a day behind, once it is taken back", 200, 200, 403, 403, 404)
+	for _, at := range []struct {
+		law   string
+		ahead time.Duration
+	}{{"in the next process, a day behind", -day - time.Hour}, {"in the next process, by the right clock", 0}} {
+		p.stop(t)
+		clock.set(at.ahead)
+		p = s.serveByClock(t, clock)
+		statuses(at.law, 200, 200, 403, 403, 404)
+	}
+	p.stop(t)
+	s.verified(t)
+	if n := p.log.count(says("the trail has a gap")); n > 0 {
+		t.Errorf("%d times pulls were not put on record", n)
+	}
+}
