@@ -1,7 +1,9 @@
 package e2e_test
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -101,5 +103,57 @@ func TestClockJumps(t *testing.T) {
 	s.verified(t)
 	if n := p.log.count(says("the trail has a gap")); n > 0 {
 		t.Errorf("%d times pulls were not put on record", n)
+	}
+}
+
+// TestAReplicaWhoseClockIsWrong has two replicas, one of them most of a day ahead or behind: the other goes by none of its verdicts that
+// follow from that, and both hear of what is taken back at either.
+func TestAReplicaWhoseClockIsWrong(t *testing.T) {
+	for law, ahead := range map[string]time.Duration{"ahead": 20 * time.Hour, "behind": -20 * time.Hour} {
+		t.Run(law, func(t *testing.T) {
+			s := newSite(t, ocitest.Options{})
+			writeFile(t, s.path("policy.yaml"), []byte(strings.Replace(ageingPolicy, "24h", "12h", 1)))
+			if err := ocitest.WriteAdvisories(s.path("advisories"), time.Now().Add(-24*time.Hour), advisories()); err != nil {
+				t.Fatal(err)
+			}
+			s.pushSigned(t, "young/web", shop(goodLodash, noise(1000, 1)))
+			s.pushSigned(t, "shop/vulnerable", shop(badLodash))
+			clock := &wall{}
+			clock.set(ahead)
+			right, wrong := s.serve(t), s.serveByClock(t, clock)
+			want := map[*server]int{right: http.StatusForbidden, wrong: http.StatusForbidden}
+			if ahead > 0 {
+				want[wrong] = http.StatusOK // for by that clock it has been known for long
+			}
+			for range 2 {
+				for _, p := range []*server{right, wrong} {
+					if got := p.pull(t, "young/web"); got.status != want[p] {
+						t.Errorf("young/web: by the right clock %t: got %+v, want %d", p == right, got, want[p])
+					}
+					if got := p.pull(t, "shop/vulnerable"); got.status != http.StatusForbidden {
+						t.Errorf("shop/vulnerable: by the right clock %t: got %+v, want a refusal", p == right, got)
+					}
+				}
+			}
+			for n, revoking := range []*server{right, wrong} {
+				repo := fmt.Sprintf("shop/excused-%d", n)
+				s.pushSigned(t, repo, shop(badLodash, noise(1000, uint64(10+n))))
+				right.pull(t, repo)
+				got := tidewaiter(t, "quarantine", "release", "--server", right.as(""), host+"/"+repo+":1.0", "--for", "48h", "--reason", "x", "-o", "json")
+				if got.code != 0 {
+					t.Fatalf("code %d: %s%s", got.code, got.stdout, got.stderr)
+				}
+				for _, p := range []*server{right, wrong} {
+					eventually(t, "it is let through", func() bool { return p.pull(t, repo).status == http.StatusOK })
+				}
+				id := decode[struct{ Waivers []granted }](t, got.stdout).Waivers[0].ID
+				if got := revoking.api(t, "", http.MethodDelete, "waivers/"+id, `{"reason":"x"}`); got.status != http.StatusOK {
+					t.Fatalf("revoking: %d %s", got.status, got.body)
+				}
+				for _, p := range []*server{right, wrong} {
+					eventually(t, "it is refused", func() bool { return p.get(t, "/v2/"+host+"/"+repo+"/manifests/1.0").status == http.StatusForbidden })
+				}
+			}
+		})
 	}
 }

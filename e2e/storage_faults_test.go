@@ -19,22 +19,18 @@ import (
 	"github.com/tidewaiter/tidewaiter/oci"
 )
 
-// mounting skips tests of whoever may mount nothing.
-func mounting(t *testing.T) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("only root mounts file systems")
-	}
-}
-
 // mount mounts a file system until the test ends, or it is unmounted.
 func mount(t *testing.T, source, target, kind string, flags uintptr, options string) {
 	t.Helper()
 	if err := os.MkdirAll(target, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Mount(source, target, kind, flags, options); err != nil {
+	err := syscall.Mount(source, target, kind, flags, options)
+	if err != nil && os.Getenv("CI") == "true" {
 		t.Fatalf("mounting %s: %v", target, err)
+	}
+	if err != nil {
+		t.Skipf("mounting %s: %v", target, err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(target, syscall.MNT_DETACH) }) // gone already is as good
 }
@@ -121,7 +117,6 @@ func (s *troubled) checkRecovered(t *testing.T) {
 
 // TestStorageReadOnly has the storage of a running proxy take no writes for a while.
 func TestStorageReadOnly(t *testing.T) {
-	mounting(t)
 	s := newTroubled(t, func(*site) {})
 	data := s.path("data")
 	mount(t, data, data, "", syscall.MS_BIND, "")
@@ -139,7 +134,6 @@ func TestStorageReadOnly(t *testing.T) {
 
 // TestDiskFillsUp has the disk of a running proxy without room for a while.
 func TestDiskFillsUp(t *testing.T) {
-	mounting(t)
 	s := newTroubled(t, func(s *site) { mount(t, "tmpfs", s.path("data"), "tmpfs", 0, "size=64m") })
 	ballast := filepath.Join(s.path("data"), "ballast")
 	fill(t, ballast)

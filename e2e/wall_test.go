@@ -37,7 +37,13 @@ func (s *site) serveByClock(t *testing.T, w *wall) *server {
 	cmd.Env = append(cmd.Env, "TMPDIR="+t.TempDir())
 	log := newJournal()
 	gone := make(chan struct{})
-	p := &server{process: startBy(t, cmd, log, func() error { return w.start(cmd, gone) })}
+	p := &server{process: startBy(t, cmd, log, func() error {
+		err := w.start(cmd, gone)
+		if err != nil && os.Getenv("CI") != "true" {
+			t.Skipf("setting the clock of a process: %v", err)
+		}
+		return err
+	})}
 	t.Cleanup(func() { // before it is killed, were that needed
 		select {
 		case <-p.gone:
