@@ -161,6 +161,7 @@ func reviewConsole(c *counter, v console.Access, scopes console.Scopes, anybody 
 	return console.New(console.Options{
 		Access: v, History: known{}, Resolver: known{}, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), DefaultUpstream: "docker.io",
 		Advisories: func(context.Context) (any, error) { return nil, nil },
+		Policy:     &console.Policy{},
 		Review: &console.Review{
 			Waivers: c, WaiverDesk: c, Quarantine: queue{c}, QuarantineDesk: queue{c}, Forensics: shelf{}, Scopes: scopes, AnybodyDecides: anybody,
 		},
