@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tidewaiter/tidewaiter/internal/ocitest"
+	"github.com/tidewaiter/tidewaiter/oci"
 )
 
 // ageingPolicy asks for everything, and below young/ for a day of age too.
@@ -78,6 +79,12 @@ func TestClockJumps(t *testing.T) {
 	clock.set(day + time.Hour)
 	statuses("a day ahead, where waivers have lapsed and the young have come of age", 200, 403, 403, 200, 200)
 	clock.set(0)
+	young, _ := s.upstream.Manifest("young/web", "1.0")
+	for _, d := range s.parsed(t, "young/web", oci.FromBytes(young.Raw)).Blobs() { // before anybody asks for the image
+		if got := p.blob(t, "young/web", d.Digest); got.status != http.StatusNotFound {
+			t.Errorf("back from a day ahead: blob %s of young/web: status %d, want 404", d.Digest, got.status)
+		}
+	}
 	statuses("back from a day ahead", 200, 200, 200, 403, 200)
 	clock.set(10 * day)
 	statuses("ten days ahead, where the advisory data is too old", 403, 403, 403, 200, 403)
