@@ -148,6 +148,20 @@ func TestTokensEnd(t *testing.T) {
 	}
 }
 
+func TestTokensOfAClockThatRanAheadDoNotCountYet(t *testing.T) {
+	const day = 24 * time.Hour
+	p, _ := tokenPlace(t, nil)
+	before := p.token(t, basic("ci", "secret"), "repository:apps/web:pull")
+	p.clock.pass(day)
+	ahead := p.token(t, basic("ci", "secret"), "repository:apps/web:pull")
+	p.clock.pass(-day)
+	if _, err := p.Identify(bearer(ahead)); status(err) != 401 {
+		t.Errorf("of a day to come: got %v, want it refused", err)
+	}
+	p.must(t, bearer(before))
+	p.must(t, basic("ci", "secret"))
+}
+
 func TestTokensOfOthersAndForgedOnesAreRefused(t *testing.T) {
 	p, _ := tokenPlace(t, nil)
 	other, _ := tokenPlace(t, nil)

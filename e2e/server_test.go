@@ -26,12 +26,18 @@ type process struct {
 // start starts a server. It is killed at the end of the test, if it still runs then; its output is shown if the test fails.
 func start(t testing.TB, cmd *exec.Cmd, log *journal) *process {
 	t.Helper()
+	return startBy(t, cmd, log, cmd.Start)
+}
+
+// startBy is start for who has begin start cmd.
+func startBy(t testing.TB, cmd *exec.Cmd, log *journal, begin func() error) *process {
+	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd.Stdout, cmd.Stderr = w, w
-	err = cmd.Start()
+	err = begin()
 	if err := errors.Join(err, w.Close()); err != nil {
 		t.Fatal(errors.Join(err, r.Close()))
 	}

@@ -273,16 +273,16 @@ func (g *Gate) outdated(ctx context.Context, in Inputs) bool {
 	return err == nil && now.Key() != in.Key()
 }
 
-// counts reports whether v is a verdict on these inputs that has not lapsed. Whoever remembers verdicts promises as much; a gate
-// does not rest on promises it can check.
-func (g *Gate) counts(v Verdict, in Inputs) bool {
-	left := v.Until.Sub(g.o.Now())
-	return v.Key == in.Key().String() && v.Candidate() == in.Candidate && left > 0 && left <= verdictLifetime+maxReplicaSkew
-}
+// maxSkew is how far the clocks of two replicas may be apart that go by each other's verdicts.
+const maxSkew = time.Minute
 
-// maxReplicaSkew is how far ahead of ours the clock of another replica may be. What was made further ahead was made by a clock that was
-// wrong, and would count for as long as that was ahead.
-const maxReplicaSkew = 5 * time.Minute
+// counts reports whether v is a verdict on these inputs that has not lapsed, nor is of a time to come: a clock that ran ahead and was set
+// back took waivers to have lapsed and images to have come of age. Whoever remembers verdicts promises the former; a gate does not rest
+// on promises it can check.
+func (g *Gate) counts(v Verdict, in Inputs) bool {
+	now := g.o.Now()
+	return v.Key == in.Key().String() && v.Candidate() == in.Candidate && now.Before(v.Until) && !v.JudgedAt.After(now.Add(maxSkew))
+}
 
 // possess brings what can be served into line with v.
 func (g *Gate) possess(ctx context.Context, v Verdict) error {

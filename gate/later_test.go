@@ -285,6 +285,20 @@ func TestMalware(t *testing.T) {
 			t.Errorf("without one: %s, %v", v.Decision, err)
 		}
 	})
+	t.Run("what a clock found that ran ahead is looked for again once it is set back", func(t *testing.T) {
+		w, _, c := deny(t)
+		g := w.gate()
+		w.advance(10 * malwareMaxAge)
+		for range 2 {
+			if v, err := g.Judge(t.Context(), c); err != nil || !v.Allowed() {
+				t.Fatalf("got %s, %v", v.Decision, err)
+			}
+			w.advance(-10 * malwareMaxAge)
+		}
+		if got := w.count("malware"); got != 2 {
+			t.Errorf("%d layers looked into, want 2", got)
+		}
+	})
 	t.Run("a layer is looked into once for each set of signatures", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w, layer, c := deny(t)

@@ -196,19 +196,17 @@ func (w *Waivers) add(found []entry) {
 		w.entries = slices.Insert(w.entries, at, e)
 	}
 	if changed {
-		w.state.Store(newGranted(fold(w.entries), w.o.Now()))
+		w.state.Store(newGranted(fold(w.entries)))
 	}
 }
 
-// newGranted returns f with what of it the gate goes by. Waivers that have lapsed waive nothing, and count in the revision all the same:
-// replicas that look at different times have to come to the same one.
-func newGranted(f folded, now time.Time) *granted {
+// newGranted returns f with what of it the gate goes by. Waivers that have lapsed are among it: the gate knows that they waive nothing,
+// and replicas that look at different times, or by clocks that are set back, have to come to the same.
+func newGranted(f folded) *granted {
 	g := &granted{folded: f}
 	counts := f.counts()
 	for _, s := range counts {
-		if now.Before(s.Until) {
-			g.waivers = append(g.waivers, s.inForce(s.ApprovedBy))
-		}
+		g.waivers = append(g.waivers, s.inForce(s.ApprovedBy))
 	}
 	if len(counts) > 0 {
 		g.revision = hashed(counts)

@@ -152,10 +152,15 @@ func (t *Trail) Pulled(c gate.Candidate, by Client) {
 	t.pending[key] = &tally{agent: by.Agent, first: now, last: now, count: 1}
 }
 
+// of returns what is to be on record. The clock may have been set back since the first pull.
 func (p *tally) of(key pullKey) Pull {
+	first, last := p.first.UTC(), p.last.UTC()
+	if last.Before(first) {
+		first, last = last, first
+	}
 	return Pull{
 		Digest: key.candidate.Digest, Client: Client{key.from.name, key.from.address, p.agent},
-		First: p.first.UTC(), Last: p.last.UTC(), Count: p.count,
+		First: first, Last: last, Count: p.count,
 	}
 }
 

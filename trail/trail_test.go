@@ -284,6 +284,18 @@ func TestPulls(t *testing.T) {
 			t.Errorf("of another repository: %v", by)
 		}
 	})
+	t.Run("are on record whatever the clock does between them", func(t *testing.T) {
+		s := newSite()
+		tr := s.trail()
+		tr.Pulled(a, node1)
+		s.clock.pass(-day)
+		tr.Pulled(a, node1)
+		tr.Close()
+		want := Pullers{Clients: []Pull{{a.Digest, node1, noon.Add(-day), noon, 2}}}
+		if diff := cmp.Diff(pulledBy(t, s.trail(), a), want); diff != "" {
+			t.Errorf("(-got +want):\n%s", diff)
+		}
+	})
 	t.Run("by somebody who is known to have it are counted, and recorded now and then", func(t *testing.T) {
 		s := newSite()
 		tr := s.trail()
