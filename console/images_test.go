@@ -213,7 +213,7 @@ func TestNavigationLeadsToWhatThereIs(t *testing.T) {
 func TestPagesHaveTheirBounds(t *testing.T) {
 	o := wholeOptions(t)
 	body := get(t, o, "/images/"+app.String()+":1.0").Body.String()
-	if n := strings.Count(body, "<td>CVE-2026-1"); n != 199 { // and one that is worse
+	if n := strings.Count(body, `<span class="short">CVE-2026-1`); n != 199 { // and one that is worse
 		t.Errorf("got %d findings", n)
 	}
 	first := strings.Index(body, "<h2>Findings</h2>")
