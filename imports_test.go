@@ -48,6 +48,7 @@ var rules = map[string]rule{
 	"access": {ours: []string{"oci", "seal"}, theirs: []string{
 		"github.com/coreos/go-oidc/v3/oidc", "github.com/go-jose/go-jose/v4", "golang.org/x/crypto/bcrypt", "go.yaml.in/yaml/v3",
 	}},
+	"eviction":         {ours: []string{"gate"}, notFromStd: []string{"net", "os"}},
 	"review":           {ours: []string{"oci", "gate"}, notFromStd: []string{"net", "os", "database"}},
 	"malware":          {ours: []string{"oci", "gate"}},
 	"advisories":       {ours: []string{"oci", "gate"}, theirs: []string{"github.com/fsnotify/fsnotify"}},
@@ -66,7 +67,7 @@ var rules = map[string]rule{
 	"console":          {ours: []string{"oci", "gate", "access", "audit", "trail", "review", "notify"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"internal/ocitest": {ours: []string{"oci"}, theirs: []string{"github.com/opencontainers/image-spec", "github.com/klauspost/compress", "go.etcd.io/bbolt"}},
 	"cmd/tidewaiter": {
-		ours: []string{"access", "advisories", "audit", "cache", "console", "credential", "forward", "gate", "hosted", "internal/ocitest", "ledger", "malware", "notify", "oci", "policy", "proxy", "quarantine", "rejudge", "report", "review", "scan", "seal", "signing", "signing/kms", "tracing", "trail", "upstream"},
+		ours: []string{"access", "advisories", "audit", "cache", "console", "credential", "eviction", "forward", "gate", "hosted", "internal/ocitest", "ledger", "malware", "notify", "oci", "policy", "proxy", "quarantine", "rejudge", "report", "review", "scan", "seal", "signing", "signing/kms", "tracing", "trail", "upstream"},
 		theirs: []string{
 			"github.com/spf13/", "github.com/go-viper/mapstructure/v2", "github.com/prometheus/client_golang", "github.com/distribution/distribution/v3/registry/storage/driver",
 			"golang.org/x/term",

@@ -137,7 +137,7 @@ func (s *server) follow(t *testing.T) <-chan string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.admin+"/api/v1/events", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.admin+"/api/v1/events?types=verdict.allowed,verdict.denied", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

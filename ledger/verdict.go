@@ -254,15 +254,7 @@ func (l *Ledger) Standings(ctx context.Context, repo oci.Repository) ([]Standing
 	standings, _, err := ask(ctx, l, repo, func(r *repository) (all []Standing, found bool) {
 		sorted := slices.SortedFunc(maps.Values(r.manifests), func(a, b *manifest) int { return cmp.Compare(b.newest().name, a.newest().name) })
 		for _, m := range sorted {
-			e := m.newest()
-			s := Standing{
-				Candidate: gate.Candidate{Repository: repo, Digest: m.digest}, Keep: e.keep, Admitted: m.admitted, Key: e.key,
-				JudgedAt: e.judgedAt, Until: e.until, FirstJudgedAt: m.entries[0].judgedAt,
-			}
-			if e.allowed {
-				s.Decision = gate.Allow
-			}
-			all = append(all, s)
+			all = append(all, m.standing(repo))
 		}
 		return all, len(all) > 0
 	})

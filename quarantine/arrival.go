@@ -68,6 +68,7 @@ func (q *Quarantine) receive(ctx context.Context, a *arrival) {
 	defer cancel()
 	defer context.AfterFunc(q.lifetime, cancel)()
 	err := q.fetch(ctx, a)
+	q.notice(err)
 	q.mu.Lock()
 	delete(q.arrivals, a.key())
 	q.mu.Unlock()
@@ -99,7 +100,7 @@ func (q *Quarantine) fetch(ctx context.Context, a *arrival) error {
 	}
 	q.claims.RLock()
 	defer q.claims.RUnlock()
-	if err := q.store.hasManifest(ctx, a.candidate); err != nil { // dropped meanwhile: nobody would ever drop this blob
+	if err := q.rest(ctx, a.candidate); err != nil { // dropped meanwhile: nobody would ever drop this blob
 		return fmt.Errorf("storing %s for %s: the manifest: %v", a.desc.Digest, a.candidate, err)
 	}
 	if err := q.store.claim(ctx, a.candidate, a.desc.Digest); err != nil {
@@ -108,6 +109,7 @@ func (q *Quarantine) fetch(ctx context.Context, a *arrival) error {
 	if err := q.store.commit(ctx, file, a.desc.Digest); err != nil {
 		return fmt.Errorf("storing %s: %w", a.desc.Digest, err)
 	}
+	q.store.scales.put(blobPath(a.desc.Digest), a.desc.Size)
 	if q.store.root != "" {
 		if _, now, ok := identify(file); ok {
 			q.intact.put(a.desc.Digest, now)

@@ -2,6 +2,7 @@ package quarantine
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -19,11 +20,60 @@ func verifyFile(file *os.File, desc oci.Descriptor) error {
 	return err
 }
 
+// removeBroken removes a stored blob that proved wrong, unless it is another one by now.
+func (q *Quarantine) removeBroken(ctx context.Context, d oci.Digest, broken identity) error {
+	q.claims.Lock()
+	defer q.claims.Unlock()
+	r, err := q.store.openBlob(ctx, d)
+	if errors.Is(err, errNotHeld) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, now, ok := identify(r)
+	if err := r.Close(); err != nil || ok && now != broken {
+		return err
+	}
+	return q.store.removeBlob(ctx, d)
+}
+
+// removeWrong removes a stored blob that proved wrong.
+func (q *Quarantine) removeWrong(ctx context.Context, d oci.Digest) error {
+	q.claims.Lock()
+	defer q.claims.Unlock()
+	return q.store.removeBlob(ctx, d)
+}
+
+// suspect looks, with nobody waiting, whether a stored blob that proved wrong to a reader is not what its digest says, and removes it
+// then, so that it is fetched again. To the reader it may have been the manifest that lied.
+func (q *Quarantine) suspect(d oci.Digest) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.lifetime.Err() != nil {
+		return
+	}
+	q.fetching.Go(func() {
+		ctx, cancel := context.WithTimeout(q.lifetime, arrivalTimeout)
+		defer cancel()
+		right, err := q.store.proves(ctx, d)
+		if err == nil && !right {
+			q.log.ErrorContext(ctx, "a stored blob is not what its digest says and is fetched again", "digest", d.String())
+			err = q.removeWrong(ctx, d)
+		}
+		if err != nil && !errors.Is(err, errNotHeld) && ctx.Err() == nil {
+			q.log.WarnContext(ctx, "looking at a stored blob that proved wrong", "digest", d.String(), "err", err)
+		}
+	})
+}
+
 // withholding reads content and gives out its last byte only once all of it has proved right.
 type withholding struct {
 	in   *bufio.Reader
 	from io.Closer
 	err  error
+	// closed is called by Close; nil for nobody to be told.
+	closed func()
 	// wrong is called once if the content proves wrong.
 	wrong func()
 }
@@ -60,7 +110,12 @@ func (w *withholding) Read(p []byte) (int, error) {
 }
 
 // Close implements io.Closer.
-func (w *withholding) Close() error { return w.from.Close() }
+func (w *withholding) Close() error {
+	if w.closed != nil {
+		w.closed()
+	}
+	return w.from.Close()
+}
 
 // bounded is a map that forgets arbitrary entries rather than grow beyond its size. It is safe for concurrent use.
 type bounded[K comparable, V any] struct {

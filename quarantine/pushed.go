@@ -45,6 +45,7 @@ func (q *Quarantine) PutManifest(ctx context.Context, c gate.Candidate, content 
 		claiming.Go(func() error { return q.store.claim(ctx, c, desc.Digest) })
 	}
 	if err := claiming.Wait(); err != nil {
+		q.notice(err)
 		return fmt.Errorf("claiming the blobs of %s: %w", c, err)
 	}
 	// Another process may have dropped some before they were claimed. From here on nobody does.
@@ -52,6 +53,7 @@ func (q *Quarantine) PutManifest(ctx context.Context, c gate.Candidate, content 
 		return err
 	}
 	if err := q.store.putManifest(ctx, c, content); err != nil {
+		q.notice(err)
 		return fmt.Errorf("storing manifest %s: %w", c, err)
 	}
 	return nil
@@ -132,7 +134,7 @@ func (q *Quarantine) ReadBlob(ctx context.Context, repo oci.Repository, desc oci
 // PutBlob stores a small blob in a hosted repository, as an upload of it would.
 func (q *Quarantine) PutBlob(ctx context.Context, repo oci.Repository, raw []byte) error {
 	return q.take(ctx, repo, oci.FromBytes(raw), func(d oci.Digest) error {
-		return q.store.driver.PutContent(ctx, blobPath(d), bytes.Clone(raw))
+		return q.store.putBlob(ctx, d, bytes.Clone(raw))
 	})
 }
 
@@ -181,6 +183,7 @@ func (q *Quarantine) take(ctx context.Context, repo oci.Repository, d oci.Digest
 		}
 	}
 	if err != nil {
+		q.notice(err)
 		return fmt.Errorf("taking %s into %s: %w", d, repo, err)
 	}
 	return nil
@@ -213,7 +216,7 @@ func (q *Quarantine) DeleteBlob(ctx context.Context, repo oci.Repository, d oci.
 	names, err := q.store.claimsOn(ctx, repo, d)
 	for _, name := range names {
 		if err == nil {
-			err = q.dropClaim(ctx, d, name)
+			_, err = q.dropClaim(ctx, d, name)
 		}
 	}
 	if err != nil {
@@ -226,7 +229,8 @@ func (q *Quarantine) DeleteBlob(ctx context.Context, repo oci.Repository, d oci.
 func (q *Quarantine) giveUp(ctx context.Context, d oci.Digest, claim string) error {
 	q.claims.Lock()
 	defer q.claims.Unlock()
-	return q.dropClaim(ctx, d, claim)
+	_, err := q.dropClaim(ctx, d, claim)
+	return err
 }
 
 // claimPushed makes sure that c's repository, which is hosted here, has a stored blob, and claims it for c. Nobody is asked: there is

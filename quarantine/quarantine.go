@@ -5,6 +5,17 @@
 // gets no blob its own upstream would not have given it, or if it is hosted here, that was not pushed to it, and that [Released], the
 // view the proxy has, opens nothing but what an admission names. [Pushed], the view of those who may push, opens nothing but what
 // hosted repositories have. It must not decide anything itself.
+//
+// Images can be removed at any time, by [Room.Evict], without anybody noticing but by a second fetch. This is why. What is removed is
+// named by its digest, and an image that was evicted stays released, so whoever finds it gone fetches the very same bytes again; a 200
+// is never cut short by it: a file that was opened is read to its end though it has no name any more, a blob that is arriving is not
+// evicted for, and neither is an object that is being read. A blob goes only when nobody claims it. Within a process claims are made
+// under a lock that whoever drops holds alone, and a blob that is fetched, uploaded, mounted or found to be there is claimed in the same
+// step as it is stored or seen; so what was acknowledged to a pusher, whose claims no eviction touches, cannot lose a blob it shares with
+// an image that goes. Between processes a blob is moved aside before it is removed, and claims are looked at after that: whoever claimed
+// it before it was moved gets it back, and whoever claims it later finds it gone and brings it again, or is told. A claim is made only
+// while the manifest is stored it is for, so that what is claimed can be found and evicted; the manifest goes last, so that a process
+// which dies has removed part of an image, which is fetched again, or is swept up by the next.
 package quarantine
 
 import (
@@ -65,6 +76,10 @@ type Quarantine struct {
 	// released maps each admitted candidate to the blobs its admission lets out.
 	released *bounded[gate.Candidate, map[oci.Digest]bool]
 
+	uses *uses
+	// full holds a value when the storage had no room for something.
+	full chan struct{}
+
 	// claims is held for reading while a blob is claimed, and for writing while blobs nobody claims are dropped. Never across a
 	// request to an upstream.
 	claims sync.RWMutex
@@ -84,9 +99,9 @@ func New(source Source, driver storagedriver.StorageDriver, root, spool string, 
 	if err != nil {
 		return nil, fmt.Errorf("opening the spool %s: %w", spool, err)
 	}
-	stored := &store{driver: driver, root: root, spool: dir}
+	stored := &store{driver: driver, root: root, spool: dir, scales: newScales()}
 	lifetime, end := context.WithCancel(context.Background())
-	if err := stored.settleAllDropped(lifetime); err != nil {
+	if err := errors.Join(stored.makeFolders(), stored.settleAllDropped(lifetime)); err != nil {
 		end()
 		return nil, errors.Join(fmt.Errorf("ending what was being dropped: %w", err), dir.remove())
 	}
@@ -96,6 +111,8 @@ func New(source Source, driver storagedriver.StorageDriver, root, spool string, 
 		intact:    newBounded[oci.Digest, identity](maxRemembered),
 		claimed:   newBounded[claimKey, struct{}](maxRemembered),
 		released:  newBounded[gate.Candidate, map[oci.Digest]bool](maxRemembered),
+		uses:      newUses(),
+		full:      make(chan struct{}, 1),
 		arrivals:  map[arrivalKey]*arrival{}, lifetime: lifetime, end: end,
 	}, nil
 }
@@ -118,6 +135,7 @@ func (q *Quarantine) TempDir() string { return q.store.spool.dir }
 
 // Hold implements [gate.Bytes]. The manifest is stored before Hold returns, so that what is judged is what will be served.
 func (q *Quarantine) Hold(ctx context.Context, c gate.Candidate) (gate.Held, error) {
+	q.uses.touch(c)
 	if held, ok := q.manifests.get(c); ok {
 		return held, nil
 	}
@@ -178,6 +196,7 @@ func (q *Quarantine) fetchManifest(ctx context.Context, c gate.Candidate) (oci.C
 	q.claims.RLock()
 	defer q.claims.RUnlock()
 	if err := q.store.putManifest(ctx, c, content); err != nil {
+		q.notice(err)
 		return oci.Content{}, fmt.Errorf("storing manifest %s: %w", c.Digest, err)
 	}
 	return content, nil
@@ -191,6 +210,7 @@ func (q *Quarantine) Open(ctx context.Context, c gate.Candidate, desc oci.Descri
 	if isHosted(c.Repository) {
 		return q.openPushed(ctx, c, desc)
 	}
+	q.uses.touch(c)
 	for range openAttempts {
 		if r, err := q.openStored(ctx, c, desc); !errors.Is(err, errNotHeld) {
 			return r, err
@@ -217,14 +237,16 @@ func (q *Quarantine) openPushed(ctx context.Context, c gate.Candidate, desc oci.
 
 // openStored opens a blob that is stored already. Errors: errNotHeld when it is not there, or is not what it should be any more.
 func (q *Quarantine) openStored(ctx context.Context, c gate.Candidate, desc oci.Descriptor) (io.ReadCloser, error) {
-	mine := claimKey{c, desc.Digest}
-	if _, ok := q.claimed.get(mine); !ok {
+	if _, ok := q.claimed.get(claimKey{c, desc.Digest}); !ok {
 		if err := q.proveAndClaim(ctx, c, desc); err != nil {
 			return nil, err
 		}
-		q.claimed.put(mine, struct{}{})
 	}
-	return q.openIntact(ctx, desc)
+	r, err := q.openIntact(ctx, desc)
+	if w, ok := r.(*withholding); ok { // a file that is removed can be read to its end, which nobody promises of an object
+		w.closed = q.uses.begin(c)
+	}
+	return r, err
 }
 
 // claimKey is a candidate's claim on a blob.
@@ -242,7 +264,7 @@ func (q *Quarantine) proveAndClaim(ctx context.Context, c gate.Candidate, desc o
 	if err := q.store.hasBlob(ctx, desc.Digest); err != nil {
 		return err
 	}
-	by, err := q.store.claimed(ctx, c, desc.Digest)
+	by, err := q.claimedBy(ctx, c, desc.Digest)
 	if err != nil || by == byCandidate {
 		return err
 	}
@@ -256,7 +278,41 @@ func (q *Quarantine) proveAndClaim(ctx context.Context, c gate.Candidate, desc o
 	}
 	q.claims.RLock()
 	defer q.claims.RUnlock()
-	return q.store.claim(ctx, c, desc.Digest)
+	if err := q.rest(ctx, c); err != nil {
+		return fmt.Errorf("claiming %s for %s: the manifest: %v", desc.Digest, c, err)
+	}
+	if err := q.store.claim(ctx, c, desc.Digest); err != nil {
+		q.notice(err)
+		return err
+	}
+	q.claimed.put(claimKey{c, desc.Digest}, struct{}{})
+	return nil
+}
+
+// claimedBy returns on whose word c may have a stored blob, and remembers when that is its own.
+func (q *Quarantine) claimedBy(ctx context.Context, c gate.Candidate, d oci.Digest) (claimant, error) {
+	q.claims.RLock()
+	defer q.claims.RUnlock()
+	by, err := q.store.claimed(ctx, c, d)
+	if err == nil && by == byCandidate {
+		q.claimed.put(claimKey{c, d}, struct{}{})
+	}
+	return by, err
+}
+
+// rest makes sure that the manifest of c is stored, before c claims a blob: a claim without one would keep the blob for ever. One that
+// was evicted, here or by another process, while somebody is still at it, is stored again from memory; one that was dropped is not in
+// memory either. The caller holds claims for reading. Errors: errNotHeld.
+func (q *Quarantine) rest(ctx context.Context, c gate.Candidate) error {
+	err := q.store.hasManifest(ctx, c)
+	if !errors.Is(err, errNotHeld) {
+		return err
+	}
+	held, ok := q.manifests.get(c)
+	if !ok {
+		return err
+	}
+	return q.store.putManifest(ctx, c, held.Content)
 }
 
 // openArriving joins or begins the fetch of a blob. Errors: errNotHeld when it ended meanwhile, and the blob is stored.
@@ -293,7 +349,7 @@ func (q *Quarantine) openIntact(ctx context.Context, desc oci.Descriptor) (io.Re
 	switch {
 	case errors.Is(err, oci.ErrMismatch):
 		q.log.ErrorContext(ctx, "a stored blob is not what its digest says and is fetched again", "digest", desc.Digest.String(), "err", err)
-		if err := errors.Join(file.Close(), q.store.removeBlob(ctx, desc.Digest)); err != nil {
+		if err := errors.Join(file.Close(), q.removeBroken(ctx, desc.Digest, now)); err != nil {
 			return nil, err
 		}
 		return nil, errNotHeld
@@ -306,28 +362,6 @@ func (q *Quarantine) openIntact(ctx context.Context, desc oci.Descriptor) (io.Re
 		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil
-}
-
-// suspect looks, with nobody waiting, whether a stored blob that proved wrong to a reader is not what its digest says, and removes it
-// then, so that it is fetched again. To the reader it may have been the manifest that lied.
-func (q *Quarantine) suspect(d oci.Digest) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.lifetime.Err() != nil {
-		return
-	}
-	q.fetching.Go(func() {
-		ctx, cancel := context.WithTimeout(q.lifetime, arrivalTimeout)
-		defer cancel()
-		right, err := q.store.proves(ctx, d)
-		if err == nil && !right {
-			q.log.ErrorContext(ctx, "a stored blob is not what its digest says and is fetched again", "digest", d.String())
-			err = q.store.removeBlob(ctx, d)
-		}
-		if err != nil && !errors.Is(err, errNotHeld) && ctx.Err() == nil {
-			q.log.WarnContext(ctx, "looking at a stored blob that proved wrong", "digest", d.String(), "err", err)
-		}
-	})
 }
 
 // Release implements [gate.Releases]. It refuses a verdict that does not allow.
@@ -367,29 +401,29 @@ func (q *Quarantine) Withdraw(ctx context.Context, c gate.Candidate, drop bool) 
 		blobs = m.Blobs()
 	}
 	for _, d := range blobs {
-		if err := q.drop(ctx, c, d.Digest); err != nil {
+		if _, err := q.drop(ctx, c, d.Digest); err != nil {
 			return fmt.Errorf("dropping %s: %w", d.Digest, err)
 		}
 	}
-	if err := q.drop(ctx, c, c.Digest); err != nil {
+	if _, err := q.drop(ctx, c, c.Digest); err != nil {
 		return fmt.Errorf("dropping %s: %w", c.Digest, err)
 	}
 	defer q.manifests.remove(c)
 	return q.store.removeManifest(ctx, c)
 }
 
-// drop gives up c's claim on a blob, and removes the blob when that was the last one.
-func (q *Quarantine) drop(ctx context.Context, c gate.Candidate, d oci.Digest) error {
+// drop gives up c's claim on a blob, and removes the blob when that was the last one. It returns how many bytes went.
+func (q *Quarantine) drop(ctx context.Context, c gate.Candidate, d oci.Digest) (freed int64, err error) {
 	q.claimed.remove(claimKey{c, d})
 	return q.dropClaim(ctx, d, claimName(c))
 }
 
 // dropClaim gives up the claim called name on a blob, and removes the blob when that was the last one. The caller holds the lock on
 // claims for writing.
-func (q *Quarantine) dropClaim(ctx context.Context, d oci.Digest, name string) error {
+func (q *Quarantine) dropClaim(ctx context.Context, d oci.Digest, name string) (freed int64, err error) {
 	left, err := q.store.unclaim(ctx, d, name)
 	if err != nil || left > 0 {
-		return err
+		return 0, err
 	}
 	q.intact.remove(d)
 	return q.store.dropBlob(ctx, d)

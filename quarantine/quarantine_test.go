@@ -122,7 +122,7 @@ func (s *fakeSource) put(repo oci.Repository, b []byte) oci.Descriptor {
 }
 
 // image puts an image of the given layers into repo and returns it as a candidate and its manifest.
-func (s *fakeSource) image(t *testing.T, repo oci.Repository, layers ...oci.Descriptor) gate.Candidate {
+func (s *fakeSource) image(t testing.TB, repo oci.Repository, layers ...oci.Descriptor) gate.Candidate {
 	t.Helper()
 	config := s.put(repo, []byte(`{"rootfs":{}}`))
 	config.MediaType = oci.MediaTypeConfig

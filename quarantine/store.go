@@ -37,6 +37,7 @@ type store struct {
 	driver storagedriver.StorageDriver
 	root   string // empty when the driver does not keep plain files
 	spool  *spool
+	scales *scales
 }
 
 func blobPath(d oci.Digest) string {
@@ -87,10 +88,19 @@ func (s *store) putManifest(ctx context.Context, c gate.Candidate, content oci.C
 	if err := s.claim(ctx, c, c.Digest); err != nil {
 		return err
 	}
-	if err := s.driver.PutContent(ctx, blobPath(c.Digest), content.Raw); err != nil {
+	if err := s.putBlob(ctx, c.Digest, content.Raw); err != nil {
 		return err
 	}
 	return s.driver.PutContent(ctx, manifestPath(c), []byte(content.MediaType))
+}
+
+// putBlob stores a small blob.
+func (s *store) putBlob(ctx context.Context, d oci.Digest, raw []byte) error {
+	if err := s.driver.PutContent(ctx, blobPath(d), raw); err != nil {
+		return err
+	}
+	s.scales.put(blobPath(d), int64(len(raw)))
+	return nil
 }
 
 func (s *store) removeManifest(ctx context.Context, c gate.Candidate) error {
@@ -98,35 +108,54 @@ func (s *store) removeManifest(ctx context.Context, c gate.Candidate) error {
 }
 
 // dropBlob removes a blob nobody claims. Another process may claim it at any moment, so it is moved aside first, and comes back if somebody
-// has. Whoever claims it before it lies there, or finds it there afterwards, does not lose it.
-func (s *store) dropBlob(ctx context.Context, d oci.Digest) error {
+// has. Whoever claims it before it lies there, or finds it there afterwards, does not lose it. It returns how many bytes are known to
+// have gone.
+func (s *store) dropBlob(ctx context.Context, d oci.Digest) (freed int64, err error) {
 	aside := path.Join(droppedPath, d.Encoded()+"-"+rand.Text())
-	err := s.driver.Move(ctx, blobPath(d), aside)
+	err = s.driver.Move(ctx, blobPath(d), aside)
 	if isNotFound(err) {
-		return nil
+		return s.scales.remove(blobPath(d)), nil
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if s.root != "" {
-		_ = os.Remove(filepath.Dir(filepath.Join(s.root, filepath.FromSlash(blobPath(d))))) // it stays when somebody uses it again
+	s.removeFolder(path.Dir(blobPath(d)))
+	removed, err := s.settleDropped(ctx, d, aside)
+	if err != nil || !removed {
+		return 0, err
 	}
-	return s.settleDropped(ctx, d, aside)
+	s.removeFolder(claimsOf(d))
+	return s.scales.remove(blobPath(d)), nil
 }
 
-// settleDropped ends what [store.dropBlob] began.
-func (s *store) settleDropped(ctx context.Context, d oci.Digest, aside string) error {
+// removeFolder removes a folder that is empty, where there are folders. It stays when somebody uses it again.
+func (s *store) removeFolder(p string) {
+	if s.root != "" {
+		_ = os.Remove(filepath.Join(s.root, filepath.FromSlash(p)))
+	}
+}
+
+// settleDropped ends what [store.dropBlob] began, and reports whether the blob went.
+func (s *store) settleDropped(ctx context.Context, d oci.Digest, aside string) (removed bool, err error) {
 	names, err := s.claimNames(ctx, d)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if len(names) == 0 {
-		return s.remove(ctx, aside)
+		return true, s.remove(ctx, aside)
 	}
 	if err := s.driver.Move(ctx, aside, blobPath(d)); !isNotFound(err) {
-		return err
+		return false, err
 	}
-	return nil // another process ended it
+	return false, nil // another process ended it
+}
+
+// makeFolders makes what [store.dropBlob] needs where there are folders: a storage that is full may have no room for one.
+func (s *store) makeFolders() error {
+	if s.root == "" {
+		return nil
+	}
+	return os.MkdirAll(filepath.Join(s.root, filepath.FromSlash(droppedPath)), 0o755)
 }
 
 // settleAllDropped ends what processes began that died before they could.
@@ -139,14 +168,18 @@ func (s *store) settleAllDropped(ctx context.Context) error {
 		encoded, _, _ := strings.Cut(path.Base(p), "-")
 		d, wrong := oci.ParseDigest("sha256:" + encoded)
 		if err == nil && wrong == nil { // anything else is not ours
-			err = s.settleDropped(ctx, d, p)
+			_, err = s.settleDropped(ctx, d, p)
 		}
 	}
 	return err
 }
 
 func (s *store) removeBlob(ctx context.Context, d oci.Digest) error {
-	return s.remove(ctx, path.Dir(blobPath(d)))
+	if err := s.remove(ctx, path.Dir(blobPath(d))); err != nil {
+		return err
+	}
+	s.scales.remove(blobPath(d))
+	return nil
 }
 
 func (s *store) remove(ctx context.Context, p string) error {
@@ -314,6 +347,9 @@ func (s *store) possessed(ctx context.Context, repo oci.Repository, d oci.Digest
 	return info.Size(), err
 }
 
+// isTorn reports whether what lies at p is the driver's own, from a write that was cut short.
+func isTorn(p string) bool { return strings.HasSuffix(p, ".tmp") }
+
 func (s *store) claimNames(ctx context.Context, d oci.Digest) ([]string, error) {
 	paths, err := s.driver.List(ctx, claimsOf(d))
 	if err != nil && !isNotFound(err) {
@@ -321,7 +357,7 @@ func (s *store) claimNames(ctx context.Context, d oci.Digest) ([]string, error) 
 	}
 	var names []string
 	for _, p := range paths {
-		if name := path.Base(p); !strings.HasSuffix(name, ".tmp") { // the driver's own, from a write that was cut short
+		if name := path.Base(p); !isTorn(name) {
 			names = append(names, name)
 		}
 	}

@@ -65,6 +65,7 @@ type upload struct {
 func (u *Uploads) Start(ctx context.Context, repo oci.Repository) (session string, err error) {
 	session = rand.Text()
 	if err := u.q.store.putUploadState(ctx, session, uploadState{Repository: repo.String()}); err != nil {
+		u.q.notice(err)
 		return "", fmt.Errorf("starting an upload to %s: %w", repo, err)
 	}
 	return session, nil
@@ -237,10 +238,12 @@ func (up *upload) append(ctx context.Context, at int64, body io.Reader, last boo
 	sum = up.sumAt(end)
 	n, bodyErr, err := copyBody(w, sum, body, up.u.maxBytes-end)
 	end += n
+	up.u.q.store.scales.put(uploadData(up.session), end)
 	if err == nil && bodyErr == nil && last {
 		err = w.Commit(ctx)
 	}
 	if err := errors.Join(err, w.Close()); err != nil { // what is there is counted, and hashed again, by whoever goes on
+		up.u.q.notice(err)
 		return end, nil, fmt.Errorf("writing the upload %s: %w", up.session, err)
 	}
 	switch {
@@ -310,7 +313,7 @@ func (up *upload) settle(ctx context.Context, repo oci.Repository) error {
 	q, d := up.u.q, up.state.Blob
 	q.claims.RLock()
 	defer q.claims.RUnlock()
-	_, err := q.store.driver.Stat(ctx, uploadData(up.session))
+	info, err := q.store.driver.Stat(ctx, uploadData(up.session))
 	if isNotFound(err) {
 		return nil // moved before: whether it is still there is for the caller to see
 	}
@@ -320,7 +323,12 @@ func (up *upload) settle(ctx context.Context, repo oci.Repository) error {
 	if err := q.store.putClaim(ctx, d, up.state.claim(up.session), repo.String()); err != nil {
 		return err
 	}
-	return q.store.driver.Move(ctx, uploadData(up.session), blobPath(d))
+	if err := q.store.driver.Move(ctx, uploadData(up.session), blobPath(d)); err != nil {
+		return err
+	}
+	q.store.scales.put(blobPath(d), info.Size())
+	q.store.scales.remove(uploadData(up.session))
+	return nil
 }
 
 // remove removes the upload and its note. Cancelling first makes drivers drop the parts of what was never complete.
@@ -330,7 +338,11 @@ func (up *upload) remove(ctx context.Context) error {
 			_ = errors.Join(w.Cancel(ctx), w.Close()) // what can be removed is, below; parts left over are the storage's to expire
 		}
 	}
-	return up.u.q.store.remove(ctx, uploadPath(up.session))
+	if err := up.u.q.store.remove(ctx, uploadPath(up.session)); err != nil {
+		return err
+	}
+	up.u.q.store.scales.remove(uploadData(up.session))
+	return nil
 }
 
 // copyBody writes body to w, and to sum if there is one. It tells a body that fails from a storage that does.

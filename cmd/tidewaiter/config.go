@@ -68,7 +68,8 @@ type listenConfig struct {
 
 type storageConfig struct {
 	Filesystem      struct{ Root string }
-	MaxBytes        bytesSize `mapstructure:"max_bytes"`
+	MaxBytes        bytesSize     `mapstructure:"max_bytes"`
+	MinIdle         time.Duration `mapstructure:"min_idle"`
 	S3              map[string]any
 	Local           string
 	UnsafePlaintext bool `mapstructure:"unsafe_plaintext"`
@@ -124,7 +125,7 @@ func defaults() map[string]any {
 	return map[string]any{
 		"listen.registry": "127.0.0.1:5000", "listen.names": []string{}, "listen.admin": "127.0.0.1:5001", "listen.admin_url": "",
 		"listen.tls.cert": "", "listen.tls.key": "", "listen.tls.client_ca": "", "listen.unsafe_plaintext": false,
-		"storage.filesystem.root": "./tidewaiter-data", "storage.max_bytes": "0", "storage.local": "", "storage.unsafe_plaintext": false,
+		"storage.filesystem.root": "./tidewaiter-data", "storage.max_bytes": "0", "storage.min_idle": "2m", "storage.local": "", "storage.unsafe_plaintext": false,
 		"redis.url": "", "redis.seal_key_file": "",
 		"default_upstream": "docker.io", "policy_files": []string{}, "trust_files": []string{},
 		"advisories.source": "", "advisories.path": "", "advisories.refresh": "6h", "advisories.max_age": "72h",
@@ -234,6 +235,7 @@ func (c *config) problems() []error {
 	}
 	problem(c.Listen.AdminURL != "" && !isWebURL(c.Listen.AdminURL), "listen.admin_url: %q is not an http or https URL", c.Listen.AdminURL)
 	found = append(found, c.accessProblems()...)
+	problem(c.Storage.MinIdle < 0, "storage.min_idle must not be negative")
 	found = append(found, c.reviewProblems()...)
 	found = append(found, c.storageProblems()...)
 	problem(c.Redis.URL != "" && c.Redis.SealKeyFile == "", "redis.url needs redis.seal_key_file")
@@ -340,7 +342,6 @@ func (c *config) installationProblems() []error {
 func (c *config) unsupported() map[string]bool {
 	return map[string]bool{
 		"storage.gcs": c.Storage.GCS != nil, "storage.azure": c.Storage.Azure != nil,
-		"storage.max_bytes": c.Storage.MaxBytes != 0,
 	}
 }
 

@@ -57,9 +57,10 @@ func TestConfigurationIsReadStrictly(t *testing.T) {
 		"an admin address off loopback": {"listen: {admin: \"0.0.0.0:5001\"}", []string{"listen.admin"}},
 		"nobody named off loopback":     {"listen: {registry: \"0.0.0.0:5000\", unsafe_plaintext: true}", []string{"access.anonymous"}},
 		"malware by no address":         {"malware: {clamd: \"http://clamd.test\", max_age: 0s, max_file_bytes: 4GiB}", []string{"malware.clamd", "malware.max_age", "malware.max_file_bytes"}},
+		"an idle time that is none":     {"storage: {min_idle: -1s}", []string{"storage.min_idle"}},
 		"half a certificate":            {"listen: {tls: {cert: a.pem}}", []string{"cert and key"}},
 		"Redis without a seal key":      {"redis: {url: \"redis://127.0.0.1/0\"}", []string{"seal_key_file"}},
-		"what this version cannot do":   {"storage: {max_bytes: 1GiB}", []string{"storage.max_bytes"}},
+		"what this version cannot do":   {"storage: {gcs: {bucket: x}}", []string{"storage.gcs"}},
 		"hosted repositories that cannot be": {
 			"hosted: [{tags: frozen}, {repositories: [\"docker.io/**\", \"A\"], forward_to: \"nowhere.test/x\", pending: -1s}]",
 			[]string{"hosted[0]: repositories names none", `hosted[0]: tags: "frozen"`, "docker.io/**", `"A"`, `forward_to: "nowhere.test"`, "pending must be positive"},

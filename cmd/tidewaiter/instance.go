@@ -20,6 +20,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/advisories"
 	"github.com/tidewaiter/tidewaiter/audit"
 	"github.com/tidewaiter/tidewaiter/cache"
+	"github.com/tidewaiter/tidewaiter/eviction"
 	"github.com/tidewaiter/tidewaiter/forward"
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/hosted"
@@ -63,6 +64,8 @@ type instance struct {
 	upstreams  *upstream.Registries
 	quarantine *quarantine.Quarantine
 	uploads    *quarantine.Uploads
+	room       *quarantine.Room
+	evictor    *eviction.Evictor
 	waivers    *review.Waivers
 	askers     *review.Askers
 	hosted     *hosted.Repositories
@@ -149,6 +152,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 	in.closers = append(in.closers, in.quarantine.Close)
 	in.openFleet()
 	in.uploads = in.quarantine.Uploads(int64(c.Gate.MaxImageBytes), time.Now)
+	in.openEviction()
 	if err := in.openHosted(); err != nil {
 		return nil, err
 	}
@@ -180,7 +184,7 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 		Policies: in.waivers, Verdicts: in.verdicts, Inventories: in.ledger, Records: audited{records{in.ledger, in.hosted}, in}, Attachments: attachments{in.hosted}, Sightings: in.trail,
 		Leases: in.leases(), Malware: in.malwareScanner(), MalwareMaxAge: c.Malware.MaxAge, MalwareFileBytes: int64(c.Malware.MaxFileBytes),
 		EndOfLife: scan.EndOfLife, SecretKinds: scan.NewSecrets().Kinds,
-		Now: time.Now, Log: log, Observe: in.meters.step, Decided: in.decided, Overturns: in.ledger, Changed: in.changed,
+		Now: time.Now, Log: log, Observe: in.stepped, Decided: in.decided, Overturns: in.ledger, Changed: in.changed,
 		Kept:    gate.Keeping{Records: in.ledger, For: c.Gate.RecheckSignatures},
 		Trace:   judgingTracer{in.tracer},
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,

@@ -108,6 +108,7 @@ func (m *meters) watch(in *instance, served ...prometheus.Collector) {
 		})
 	}
 	m.registry.MustRegister(served...)
+	m.registry.MustRegister(evictionMetrics(in.evictor.Stats, in.held, int64(in.config.Storage.MaxBytes))...)
 	m.registry.MustRegister(rejudgeMetrics(in.rejudger.Stats)...)
 	m.registry.MustRegister(newEventMetrics(in.events.Stats))
 	m.registry.MustRegister(stateMetrics(in)...)

@@ -63,6 +63,11 @@ func busy(t *testing.T) *serving {
 	if got := ask(t.Context(), "http://"+s.registry+"/v2/registry.demo/app/manifests/1.0"); got.status != http.StatusOK {
 		t.Fatalf("got %+v", got)
 	}
+	for !strings.Contains(ask(t.Context(), "http://"+s.admin+"/metrics").body, "\ntidewaiter_storage_held_bytes ") {
+		if t.Context().Err() != nil { // what is held is counted with nobody waiting
+			t.Fatal("what is held is not counted")
+		}
+	}
 	return s
 }
 

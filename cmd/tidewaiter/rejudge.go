@@ -37,7 +37,7 @@ func (c rejudgeConfig) problems() []error {
 func (in *instance) openRejudger() {
 	c := in.config.Rejudge
 	in.rejudger = rejudge.New(rejudge.Options{
-		Judge: again{in.gate}, Standings: standings{in.ledger}, Holdings: in.quarantine, Pulls: in.trail, UnderWay: in.gate.UnderWay, Lease: in.lease,
+		Judge: again{in.gate}, Standings: standings{in.ledger}, Holdings: holdings{in.quarantine, in.ledger, in.trail}, Pulls: in.trail, UnderWay: in.gate.UnderWay, Lease: in.lease,
 		Log: in.log, Now: time.Now, PerSecond: c.PerSecond,
 		Workers: cmp.Or(c.Workers, max(runtime.GOMAXPROCS(0)/2, 1)),
 	})

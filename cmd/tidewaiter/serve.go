@@ -109,6 +109,7 @@ func serve(ctx context.Context, c *config, log *slog.Logger, listening func(addr
 	running.Go(func() { in.keepFresh(ctx) })
 	running.Go(func() { in.meet(ctx) })
 	running.Go(func() { in.tend(ctx) })
+	running.Go(func() { in.keepRoom(ctx) })
 	running.Go(func() { in.trail.Run(ctx) })
 	running.Go(func() { in.rejudger.Run(ctx) })
 	running.Go(func() { in.thin(ctx) })

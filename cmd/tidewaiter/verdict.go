@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -71,5 +72,8 @@ func askImage(ctx context.Context, server, reference string, earlier int) (image
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	query := url.Values{"history": {strconv.Itoa(earlier)}}
-	return image, askAdmin(ctx, server, http.MethodGet, "images/"+reference, query, nil, &image)
+	if err := askAdmin(ctx, server, http.MethodGet, "images/"+reference, query, nil, &image); err != nil {
+		return console.Image{}, fmt.Errorf("%s: %w", reference, err)
+	}
+	return image, nil
 }
