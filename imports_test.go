@@ -64,10 +64,11 @@ var rules = map[string]rule{
 	"notify":           {ours: []string{"oci", "gate"}},
 	"tracing":          {theirs: []string{"go.opentelemetry.io/otel"}},
 	"forward":          {ours: []string{"oci", "gate"}},
-	"console":          {ours: []string{"oci", "gate", "access", "audit", "trail", "review", "notify"}, theirs: []string{"github.com/prometheus/client_golang"}},
+	"simulation":       {ours: []string{"oci", "gate"}, notFromStd: []string{"net", "os", "database"}},
+	"console":          {ours: []string{"oci", "gate", "access", "audit", "trail", "review", "notify", "simulation"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"internal/ocitest": {ours: []string{"oci"}, theirs: []string{"github.com/opencontainers/image-spec", "github.com/klauspost/compress", "go.etcd.io/bbolt"}},
 	"cmd/tidewaiter": {
-		ours: []string{"access", "advisories", "audit", "cache", "console", "credential", "eviction", "forward", "gate", "hosted", "internal/ocitest", "ledger", "malware", "notify", "oci", "policy", "proxy", "quarantine", "rejudge", "report", "review", "scan", "seal", "signing", "signing/kms", "tracing", "trail", "upstream"},
+		ours: []string{"access", "advisories", "audit", "cache", "console", "credential", "eviction", "forward", "gate", "hosted", "internal/ocitest", "ledger", "malware", "notify", "oci", "policy", "proxy", "quarantine", "rejudge", "report", "review", "scan", "seal", "signing", "signing/kms", "simulation", "tracing", "trail", "upstream"},
 		theirs: []string{
 			"github.com/spf13/", "github.com/go-viper/mapstructure/v2", "github.com/prometheus/client_golang", "github.com/distribution/distribution/v3/registry/storage/driver",
 			"golang.org/x/term",

@@ -218,7 +218,7 @@ func pagesOf() []string {
 	image := app.String() + "@" + digest.String()
 	return []string{
 		"/", "/images", "/images?q=acme&decision=deny", "/images/" + app.String() + ":1.0", "/images/" + image, "/images/docker.io/library/none:1", "/quarantine", "/quarantine/" + image,
-		"/waivers", "/recalls", "/advisories", "/audit?verify=true",
+		"/waivers", "/recalls", "/policy", "/advisories", "/audit?verify=true",
 	}
 }
 

@@ -62,6 +62,8 @@ type Options struct {
 	// Trail tells what was seen of images, and Judge how those stand that a tag stood for. Nil where nobody knows.
 	Trail Trail
 	Judge Judge
+	// Policy is what policies are shown and tried with. Nil shows none.
+	Policy *Policy
 	// Operators says who runs all of this; needed with Access.
 	Operators Operators
 	// Events are what happens, Letters what webhooks could not be told of it. Nil: there is neither.
@@ -119,6 +121,7 @@ func New(o Options) *Console {
 	c.addImages()
 	c.addAudit()
 	c.routeTrail()
+	c.routePolicy()
 	c.mux.HandleFunc("GET /api/v1/openapi.json", c.serveOpenAPI)
 	if o.Review != nil {
 		c.addReview()
@@ -157,6 +160,8 @@ type Image struct {
 	Reference string `json:"reference"`
 	// Verdict is the newest.
 	Verdict gate.Verdict `json:"verdict"`
+	// Explained says of each reason of the verdict where it is asked for and what can be done.
+	Explained []Explanation `json:"explained,omitempty"`
 	// History are the verdicts before it, newest first, as many as were asked for.
 	History []gate.Verdict `json:"history"`
 	// Pulls are who was sent it. Recalled says that it was withdrawn since; nil when it was not.
@@ -206,7 +211,7 @@ func (c *Console) image(r *http.Request) (Image, error) {
 		return Image{}, errNoVerdict
 	}
 	before := history[1:]
-	image := Image{Reference: ref.String(), Verdict: history[0], History: before[:min(earlier, len(before))]}
+	image := Image{Reference: ref.String(), Verdict: history[0], Explained: Explain(history[0]), History: before[:min(earlier, len(before))]}
 	if err := c.seen(ctx, ref, &image); err != nil {
 		return Image{}, err
 	}

@@ -170,7 +170,7 @@ func advisoryFacts(context.Context) (any, error) {
 // wholeOptions are a console's with nothing left out, for somebody who may do everything.
 func wholeOptions(t *testing.T) console.Options {
 	t.Helper()
-	c, who := &counter{}, &operator{}
+	c, who, tries := &counter{}, &operator{}, &tried{}
 	c.page = review.Page{Next: "1.x", Images: []review.Item{{
 		Repository: app.String(), Digest: digest, MediaType: oci.MediaTypeImage, Policy: "production", Why: "unsigned: " + hostile, Rules: []gate.Rule{gate.RuleSignatures},
 		Findings: map[string]int{"critical": 2}, Signatures: []string{"release"}, FirstSeen: noon, JudgedAt: noon, Pending: []string{"r1"},
@@ -184,13 +184,17 @@ func wholeOptions(t *testing.T) console.Options {
 		Review: &console.Review{
 			Waivers: c, WaiverDesk: c, Quarantine: queue{c}, QuarantineDesk: queue{c}, Forensics: shelf{}, Scopes: who, AnybodyDecides: true,
 		},
+		Policy: &console.Policy{
+			InForce: tries, Files: []string{"policy.yaml"}, Roots: func() string { return "r1" }, Parse: tries.parse, Simulator: tries, Rights: who,
+			Now: func() time.Time { return policyNow },
+		},
 		Version: "0.0-test", Unsafe: []string{"listen.unsafe_plaintext"},
 	}
 }
 
 // TestTheWholeConsoleIsWhole keeps an option from being left out of what the tests of routes and pages are run with.
 func TestTheWholeConsoleIsWhole(t *testing.T) {
-	for _, options := range []any{wholeOptions(t), *wholeOptions(t).Review} {
+	for _, options := range []any{wholeOptions(t), *wholeOptions(t).Review, *wholeOptions(t).Policy} {
 		v := reflect.ValueOf(options)
 		for i := range v.NumField() {
 			if v.Field(i).IsZero() {

@@ -103,7 +103,7 @@ func TestUsage(t *testing.T) {
 		walk(nil)
 		want := []string{
 			"", "advisories", "advisories import", "advisories rollback", "advisories status", "advisories update", "audit", "audit verify", "check",
-			"clients", "demo", "eligible", "inventory", "policy", "policy check", "quarantine", "quarantine drop", "quarantine list", "quarantine read",
+			"clients", "demo", "eligible", "inventory", "policy", "policy check", "policy simulate", "quarantine", "quarantine drop", "quarantine list", "quarantine read",
 			"quarantine release", "quarantine show", "recalls", "robot", "robot add", "robot list", "robot revoke", "serve", "token-key", "verdict",
 			"version", "waiver", "waiver approve", "waiver export", "waiver grant", "waiver import", "waiver list", "waiver revoke",
 			"webhook", "webhook drop", "webhook list", "webhook retry",

@@ -85,6 +85,7 @@ func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 	default:
 		v.Reasons = reasons
 	}
+	v.place(p)
 	if len(p.VEX) > 0 && slices.ContainsFunc(v.Reasons, func(r Reason) bool { return r.Rule == RuleVulnerabilities }) {
 		v.lapseAt(now.Add(unexcusedLifetime))
 	}

@@ -231,6 +231,9 @@ func (g *Gate) layer(ctx context.Context, c Candidate, desc oci.Descriptor, look
 // readOnce returns the inventory of a layer from the records, or reads the layer: once, however many images ask for it, and once more
 // if secrets are asked for and nobody did before.
 func (g *Gate) readOnce(ctx context.Context, c Candidate, desc oci.Descriptor, look Look) (LayerInventory, error) {
+	if g.replay != nil {
+		return g.replay.layer(ctx, c, desc, look)
+	}
 	// Only who asks the same upstream for the same thing shares a reading: another one's slowness or failure is nobody else's.
 	flight := fmt.Sprint(c.Repository.Upstream, " ", desc.Digest, " ", desc.Size, " ", look.Secrets)
 	done := g.layers.DoChan(flight, g.detached(func(ctx context.Context) (any, error) {

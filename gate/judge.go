@@ -77,6 +77,9 @@ type Options struct {
 	Leases Leases
 	Now    func() time.Time
 	Log    *slog.Logger
+	// Stored and Past are what [Gate.Replay] knows things by; nil for nothing.
+	Stored Stored
+	Past   Past
 	// Observe is told how long each step took and how it ended. Nil for nobody.
 	Observe func(step string, took time.Duration, err error)
 	// Decided is told of every verdict made, remembered ones not. Nil for nobody.
@@ -97,6 +100,8 @@ type Options struct {
 // Gate makes verdicts. It is safe for concurrent use.
 type Gate struct {
 	o Options
+	// replay is nil in a gate that judges.
+	replay *replay
 	// flights has one judging per key, layers one reading per layer.
 	flights, layers singleflight.Group
 	// steps maps the key of a judging under way to an *atomic.Pointer[string]: the step it is at.
@@ -219,7 +224,7 @@ func (g *Gate) verdict(ctx context.Context, in Inputs) (Verdict, error) {
 	if err := g.possess(ctx, v); err != nil {
 		return Verdict{}, &NoVerdict{StepRelease, err}
 	}
-	if g.isDue(v) {
+	if g.replay == nil && g.isDue(v) {
 		g.lookLater(in)
 	}
 	return v, nil
@@ -464,6 +469,9 @@ func (g *Gate) conclude(ctx context.Context, in Inputs, e Evidence, step func(st
 	v.Key, v.SnapshotID, v.RootsRevision = in.Key().String(), in.Snapshot.ID, in.Roots
 	if g.o.Now().Before(in.Snapshot.Until) { // later it has become a gap for whoever goes by the data, and nothing to anybody else
 		v.lapseAt(in.Snapshot.Until)
+	}
+	if g.replay != nil { // this is as far as it goes
+		return v, nil
 	}
 	if err := step(StepRecord, func() error { return g.o.Records.RecordVerdict(ctx, v) }); err != nil {
 		return Verdict{}, err

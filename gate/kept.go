@@ -68,6 +68,9 @@ const keptFor = 2
 // signatures adds to e who signed and attested what: what was kept if that satisfies p and was looked for lately, otherwise what there
 // is now. fresh demands the latter.
 func (g *Gate) signatures(ctx context.Context, in Inputs, p Policy, wanted Wanted, e *Evidence, fresh bool) error {
+	if g.replay != nil {
+		return g.replay.signatures(ctx, g, in, p, wanted, e)
+	}
 	if g.o.Kept.off() {
 		return g.look(ctx, in, p, wanted, e)
 	}

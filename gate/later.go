@@ -70,6 +70,7 @@ func amend(set *PolicySet, v Verdict, e Evidence, now time.Time) Verdict {
 	if len(denying) > 0 {
 		v.Decision, v.Reasons = Deny, sorted(denying)
 	}
+	v.place(p)
 	return v
 }
 

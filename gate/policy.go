@@ -57,6 +57,8 @@ type Policy struct {
 	// File and Line say where it was written.
 	File string
 	Line int
+	// Lines are the lines of the keys that ask for rules. A rule that holds without being written is not in it.
+	Lines map[Rule]int
 	// Match and Except are patterns over full repository names. One of Match and none of Except must fit.
 	Match, Except []oci.Pattern
 	Mode          Mode

@@ -91,6 +91,8 @@ type Reason struct {
 	// Finding is set for reasons about an advisory, Gap for reasons about a gap.
 	Finding *Finding `json:"finding,omitempty"`
 	Gap     *Gap     `json:"gap,omitempty"`
+	// Line is where the policy asks for the rule, in the file of the policy as it was when the verdict was made; 0 where it is not written.
+	Line int `json:"line,omitempty"`
 	// Waiver says who waived the reason, until when and why, or who states that it does not matter; set only among [Verdict.Waived].
 	Waiver string `json:"waiver,omitempty"`
 }

@@ -36,7 +36,7 @@ type repository struct {
 	dropped  bool      // guarded by mu; the ledger has forgotten it, and counts its records no more
 	// seen are the names of records that need no reading again, also of those that were not believed. Guarded by mu.
 	seen map[string]bool
-	// manifests, byBlob and byChild are the index, guarded by mu. The last two hold admitted manifests only, each once.
+	// manifests, byBlob and byChild are the index, guarded by mu. The last two hold manifests once each, byBlob admitted ones only.
 	manifests       map[oci.Digest]*manifest
 	byBlob, byChild map[oci.Digest][]*manifest
 }
@@ -48,7 +48,7 @@ type manifest struct {
 	entries []entry
 	// admitted says that one of the entries allows.
 	admitted bool
-	// blobs and children are what admissions listed.
+	// blobs are what admissions listed, and children what any verdict did.
 	blobs, children []oci.Digest
 }
 
@@ -311,8 +311,8 @@ func (r *repository) index(name string, v gate.Verdict) {
 	if v.Allowed() {
 		m.admitted = true
 		m.blobs = list(r.byBlob, m, m.blobs, v.Blobs)
-		m.children = list(r.byChild, m, m.children, v.Children)
 	}
+	m.children = list(r.byChild, m, m.children, v.Children)
 }
 
 // list enters m under each digest it is not known for yet, and returns all it is known for. What a manifest lists follows from its

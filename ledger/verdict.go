@@ -207,7 +207,9 @@ func (l *Ledger) Released(ctx context.Context, c gate.Candidate) (bool, error) {
 
 // Parents implements gate.Records. The one with the newest verdict comes first.
 func (l *Ledger) Parents(ctx context.Context, c gate.Candidate) ([]gate.Candidate, error) {
-	cs, _, err := ask(ctx, l, c.Repository, func(r *repository) ([]gate.Candidate, bool) { return r.candidates(r.byChild[c.Digest]) })
+	cs, _, err := ask(ctx, l, c.Repository, func(r *repository) ([]gate.Candidate, bool) {
+		return r.candidates(slices.DeleteFunc(slices.Clone(r.byChild[c.Digest]), func(m *manifest) bool { return !m.admitted }))
+	})
 	if err != nil {
 		return nil, fmt.Errorf("looking up the parents of %s: %w", c, err)
 	}

@@ -62,7 +62,7 @@ func (d *draft) read(src source) {
 }
 
 func (d *draft) policy(v value) {
-	p := gate.Policy{File: d.file, Line: v.node.Line}
+	p := gate.Policy{File: d.file, Line: v.node.Line, Lines: ruleLines(v)}
 	has := d.mapping(v, fields{
 		"name":            func(v value) { p.Name = d.policyName(v) },
 		"match":           func(v value) { p.Match, p.Except = d.match(v) },

@@ -197,7 +197,7 @@ func TestParseReadsEveryField(t *testing.T) {
 		},
 		Revision: got.Revision, WaiverRevision: got.WaiverRevision, WaiverMax: 1000 * time.Hour,
 	}
-	if diff := cmp.Diff(want, got, samePatterns, sameConditions, sameExpressions); diff != "" {
+	if diff := cmp.Diff(want, got, samePatterns, sameConditions, sameExpressions, otherLines); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
@@ -345,7 +345,7 @@ func TestLoad(t *testing.T) {
 			Name: "default", File: defaultName, Line: 4, Match: patterns(t, "**"), OnFail: gate.Quarantine,
 			Vulnerabilities: &gate.VulnerabilityRule{DenyAt: new(gate.Critical), OnlyFixable: true},
 		}}
-		if diff := cmp.Diff(want, set.Policies, samePatterns); diff != "" {
+		if diff := cmp.Diff(want, set.Policies, samePatterns, otherLines); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}
 	})

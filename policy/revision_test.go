@@ -12,7 +12,7 @@ import (
 )
 
 // withoutMeaning are the fields that say where a value is from, or that another field stands for.
-var withoutMeaning = map[string]bool{"File": true, "Line": true, "Public": true, "TrustedRoot": true}
+var withoutMeaning = map[string]bool{"File": true, "Line": true, "Lines": true, "Public": true, "TrustedRoot": true}
 
 // eachChange changes, one after the other, everything that v is made of, calls try, and puts it back. A field it has never heard of
 // is changed too, so one that a revision leaves out is found.

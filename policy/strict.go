@@ -37,8 +37,7 @@ type value struct {
 	key  string
 }
 
-// fields says how to read each key a mapping may have. A nil function marks a key that is planned and not supported: it is
-// refused in other words than a misspelt one.
+// fields says how to read each key a mapping may have.
 type fields map[string]func(value)
 
 // strict reads YAML files node by node, so that every problem has its line, and refuses whatever it was not told to expect.
@@ -161,8 +160,6 @@ func (s *strict) mapping(v value, known fields) map[string]bool {
 			s.report(key.node, "%q is given twice, first in line %d", name, line)
 		case !ok:
 			s.report(key.node, "unknown key %.60q in %s: want one of %s", name, v.key, known.names())
-		case read == nil:
-			s.report(key.node, "%s is not supported by this version", name)
 		default:
 			read(value{pair[1], name})
 		}
@@ -184,7 +181,7 @@ func (s *strict) need(v value, has map[string]bool, keys ...string) {
 
 // names returns the supported keys, for a message.
 func (f fields) names() string {
-	return strings.Join(slices.DeleteFunc(slices.Sorted(maps.Keys(f)), func(k string) bool { return f[k] == nil }), ", ")
+	return strings.Join(slices.Sorted(maps.Keys(f)), ", ")
 }
 
 // is reports whether v is of a kind and, unless it is empty, of a tag; what names the two in the problem if it is not.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -42,6 +43,7 @@ type holding struct {
 	candidates []gate.Candidate
 	advisories *scan.Advisories
 	gate       *gate.Gate
+	policies   policies
 	ledger     *ledger.Ledger
 	quarantine *quarantine.Quarantine
 
@@ -165,13 +167,15 @@ func hold(tb testing.TB, n int) *holding {
 		tb.Fatal(err)
 	}
 	high := gate.High
+	h.policies = policies{&gate.PolicySet{Revision: "p", Policies: []gate.Policy{{
+		Name: "production", Match: []oci.Pattern{everything}, OnFail: gate.Quarantine, Signatures: gate.SignatureRule{AnyOf: []string{"release"}},
+		Vulnerabilities: &gate.VulnerabilityRule{DenyAt: &high},
+	}}}}
 	h.gate = gate.New(gate.Options{
 		Bytes: h, Releases: h.quarantine, Scanner: h, Advisories: h.advisories, Signatures: h, Verdicts: verdicts, Inventories: h.ledger, Records: h.ledger,
-		Policies: policies{&gate.PolicySet{Revision: "p", Policies: []gate.Policy{{
-			Name: "production", Match: []oci.Pattern{everything}, OnFail: gate.Quarantine, Signatures: gate.SignatureRule{AnyOf: []string{"release"}},
-			Vulnerabilities: &gate.VulnerabilityRule{DenyAt: &high},
-		}}}},
-		Kept: gate.Keeping{Records: h.ledger, For: time.Hour}, Overturns: h.ledger, Changed: func(gate.Verdict, gate.Verdict) {},
+		Policies: h.policies,
+		Kept:     gate.Keeping{Records: h.ledger, For: time.Hour}, Overturns: h.ledger, Changed: func(gate.Verdict, gate.Verdict) {},
+		Stored: h.quarantine, Past: h.ledger,
 		Now: time.Now, Log: log, Workers: 2,
 	})
 	tb.Cleanup(func() {
@@ -325,6 +329,29 @@ func BenchmarkRejudge(b *testing.B) {
 	for _, n := range []int{1000, 10_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) { benchmark(b, n) })
 	}
+}
+
+// BenchmarkReplay has what a simulation asks of a gate: what another policy says of each image that is held.
+func BenchmarkReplay(b *testing.B) {
+	const n = 1000
+	h := hold(b, n)
+	draft := *h.policies.set
+	draft.Revision, draft.Policies = "draft", slices.Clone(draft.Policies)
+	draft.Policies[0].Image.MaxBytes = 10
+	asked, read, replayed := h.asked.Load()+h.verified.Load(), h.layersRead.Load(), 0
+	cpu := processorTime(b)
+	for b.Loop() {
+		for _, c := range h.candidates {
+			got, err := h.gate.Replay(b.Context(), &draft, c, false)
+			if err != nil || got.Unknown != "" || got.Verdict.Allowed() {
+				b.Fatalf("of %s: %s, unknown %q, %v", c, got.Verdict.Decision, got.Unknown, err)
+			}
+			replayed++
+		}
+	}
+	b.ReportMetric(float64(replayed)/(processorTime(b)-cpu).Seconds(), "images/s/core")
+	b.ReportMetric(float64(h.layersRead.Load()-read), "layers-read")
+	b.ReportMetric(float64(h.asked.Load()+h.verified.Load()-asked), "upstream-requests")
 }
 
 func benchmark(b *testing.B, n int) {

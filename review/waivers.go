@@ -234,10 +234,25 @@ func (w *Waivers) Current() *gate.PolicySet {
 	if j := w.joined.Load(); j != nil && j.files == files && j.granted == g {
 		return j.set
 	}
+	set := g.with(files)
+	w.joined.Store(&joined{files, g, set})
+	return set
+}
+
+// With returns the policies and waivers of files with the waivers that are granted now, as if files were in force.
+func (w *Waivers) With(files *gate.PolicySet) *gate.PolicySet {
+	g := w.state.Load()
+	if g.revision == "" || w.unread() {
+		return files
+	}
+	return g.with(files)
+}
+
+// with returns files with the waivers granted.
+func (g *granted) with(files *gate.PolicySet) *gate.PolicySet {
 	set := *files
 	set.Waivers = slices.Concat(files.Waivers, g.waivers)
 	set.WaiverRevision = hashed([]string{"joined", files.WaiverRevision, g.revision})
-	w.joined.Store(&joined{files, g, &set})
 	return &set
 }
 

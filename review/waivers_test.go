@@ -279,6 +279,23 @@ func TestChangedFilesAreJoinedAnew(t *testing.T) {
 	}
 }
 
+func TestOtherFilesAreTriedWithWhatIsGranted(t *testing.T) {
+	d := newDesk(t, nil)
+	draft := strict(t)
+	if d.With(draft) != draft {
+		t.Error("where nothing is granted the set is another")
+	}
+	mustGrant(t, d, sam, cve("CVE-1"))
+	before := d.Current()
+	got := d.With(draft)
+	if len(got.Waivers) != len(draft.Waivers)+1 || got.Waivers[len(got.Waivers)-1].Vulnerability != "CVE-1" || got.WaiverRevision == draft.WaiverRevision {
+		t.Errorf("got %+v", got.Waivers)
+	}
+	if d.Current() != before {
+		t.Error("what is in force is another set")
+	}
+}
+
 // TestAGrantedWaiverChangesOnlyWhatItNames draws evidence, waivers of files and grants, and compares the verdict with and without the
 // last grant.
 func TestAGrantedWaiverChangesOnlyWhatItNames(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tidewaiter/tidewaiter/console"
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/oci"
 )
@@ -59,7 +60,7 @@ Exit codes: 0 allowed, 1 could not tell, 2 usage or configuration error, 3 denie
 // printCheck writes what was decided in the format that was asked for.
 func (inv *invocation) printCheck(ctx context.Context, in *instance, reference string, verdicts []gate.Verdict) error {
 	if inv.renderer() == nil {
-		return inv.print(verdicts, func(w io.Writer) error { return printVerdicts(w, verdicts) })
+		return inv.print(explained(verdicts), func(w io.Writer) error { return printVerdicts(w, verdicts) })
 	}
 	r, err := in.checkReport(ctx, reference, verdicts)
 	if err != nil {
@@ -198,6 +199,7 @@ func printVerdicts(w io.Writer, verdicts []gate.Verdict) error {
 
 // writeVerdict writes one verdict with everything it rests on.
 func writeVerdict(b *strings.Builder, v gate.Verdict) {
+	explanations := console.Explain(v)
 	policy := "no policy matches"
 	if v.Policy != "" {
 		policy = "policy " + v.Policy
@@ -213,6 +215,7 @@ func writeVerdict(b *strings.Builder, v gate.Verdict) {
 	}{{"denied", v.Reasons}, {"warning", v.Warnings}, {"waived", v.Waived}} {
 		for _, r := range list.reasons {
 			writeLine(b, "  %-9s %s: %s", list.title, r.Rule, r.Message)
+			writeExplanation(b, explanations, r)
 			if r.Waiver != "" {
 				writeLine(b, "            by %s", r.Waiver)
 			}

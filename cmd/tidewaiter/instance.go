@@ -36,6 +36,7 @@ import (
 	"github.com/tidewaiter/tidewaiter/seal"
 	"github.com/tidewaiter/tidewaiter/signing"
 	"github.com/tidewaiter/tidewaiter/signing/kms"
+	"github.com/tidewaiter/tidewaiter/simulation"
 	"github.com/tidewaiter/tidewaiter/tracing"
 	"github.com/tidewaiter/tidewaiter/trail"
 	"github.com/tidewaiter/tidewaiter/upstream"
@@ -76,6 +77,7 @@ type instance struct {
 	forwarder  *forward.Forwarder
 	trail      *trail.Trail
 	rejudger   *rejudge.Rejudger
+	simulator  *simulation.Simulator
 	gate       *gate.Gate
 	fleet      *cache.Fleet
 	outbox     chan saying
@@ -185,13 +187,15 @@ func openShown(ctx context.Context, c *config, log *slog.Logger, bar *progress) 
 		Leases: in.leases(), Malware: in.malwareScanner(), MalwareMaxAge: c.Malware.MaxAge, MalwareFileBytes: int64(c.Malware.MaxFileBytes),
 		EndOfLife: scan.EndOfLife, SecretKinds: scan.NewSecrets().Kinds,
 		Now: time.Now, Log: log, Observe: in.stepped, Decided: in.decided, Overturns: in.ledger, Changed: in.changed,
-		Kept:    gate.Keeping{Records: in.ledger, For: c.Gate.RecheckSignatures},
-		Trace:   judgingTracer{in.tracer},
+		Kept:   gate.Keeping{Records: in.ledger, For: c.Gate.RecheckSignatures},
+		Trace:  judgingTracer{in.tracer},
+		Stored: in.quarantine, Past: records{in.ledger, in.hosted},
 		Workers: c.Gate.Workers, MaxImageBytes: int64(c.Gate.MaxImageBytes), Platforms: c.Gate.Platforms,
 	})
 	in.closers = append(in.closers, func() error { in.gate.Close(); return nil })
 	in.openForwarder()
 	in.openRejudger()
+	in.openSimulator()
 	return in, nil
 }
 

@@ -20,6 +20,7 @@ type meters struct {
 	failures  *prometheus.CounterVec
 	verdicts  *prometheus.CounterVec
 	reasons   *prometheus.CounterVec
+	warned    *prometheus.CounterVec
 	exchanges *prometheus.CounterVec
 	received  *prometheus.CounterVec
 	forwards  *prometheus.CounterVec
@@ -44,6 +45,9 @@ func newMeters() *meters {
 		reasons: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tidewaiter_denials_total", Help: "Denials, by rule; one with reasons of several rules counts once for each.",
 		}, []string{"rule"}),
+		warned: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidewaiter_warned_total", Help: "Admissions with warnings, by rule; one with warnings of several rules counts once for each.",
+		}, []string{"rule"}),
 		exchanges: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tidewaiter_upstream_requests_total", Help: "Requests to upstreams, by upstream, kind and outcome.",
 		}, []string{"upstream", "kind", "outcome"}),
@@ -62,7 +66,7 @@ func newMeters() *meters {
 	for _, e := range access.Events() { // there from the start, so that whoever alerts sees the first one
 		m.access.WithLabelValues(string(e))
 	}
-	m.registry.MustRegister(m.records, m.forwards, m.access, m.steps, m.failures, m.verdicts, m.reasons, m.exchanges, m.received,
+	m.registry.MustRegister(m.records, m.forwards, m.access, m.steps, m.failures, m.verdicts, m.reasons, m.warned, m.exchanges, m.received,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -80,11 +84,19 @@ func (m *meters) forwarded(e forward.Event) { m.forwards.WithLabelValues(string(
 
 func (m *meters) verdict(v gate.Verdict) {
 	m.verdicts.WithLabelValues(v.Decision.String()).Inc()
+	countRules(m.reasons, v.Reasons)
+	if v.Allowed() {
+		countRules(m.warned, v.Warnings)
+	}
+}
+
+// countRules counts each rule of reasons once.
+func countRules(counter *prometheus.CounterVec, reasons []gate.Reason) {
 	counted := map[gate.Rule]bool{}
-	for _, r := range v.Reasons {
+	for _, r := range reasons {
 		if !counted[r.Rule] {
 			counted[r.Rule] = true
-			m.reasons.WithLabelValues(string(r.Rule)).Inc()
+			counter.WithLabelValues(string(r.Rule)).Inc()
 		}
 	}
 }

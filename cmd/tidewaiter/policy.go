@@ -18,7 +18,7 @@ func newPolicy(inv *invocation) *cobra.Command {
 		Args:    onlyCommands,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newPolicyCheck(inv))
+	cmd.AddCommand(newPolicyCheck(inv), newPolicySimulate(inv))
 	return cmd
 }
 

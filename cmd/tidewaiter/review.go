@@ -65,7 +65,12 @@ func (in *instance) openReview(ctx context.Context) error {
 	}
 	in.closers = append(in.closers, in.waivers.Close)
 	in.askers = review.NewAskers(ledger.NewLog[review.Asking](in.ledger, askedKind), time.Now, in.log)
-	in.closers = append(in.closers, in.askers.Close)
+	in.closers = append(in.closers, func() error {
+		if err := in.askers.Close(); err != nil { // some counts, which nothing rests on
+			in.log.Warn("who asked for what is denied is not all written down", "err", err)
+		}
+		return nil
+	})
 	in.meters.registry.MustRegister(decided)
 	for _, s := range review.States() {
 		in.meters.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{

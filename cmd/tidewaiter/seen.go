@@ -143,9 +143,9 @@ func printRecalls(w io.Writer, list console.RecallList) error {
 
 // seenVerdicts are verdicts on an image with who has it.
 type seenVerdicts struct {
-	Verdicts []gate.Verdict `json:"verdicts"`
-	Recalled *trail.Recall  `json:"recalled,omitempty"`
-	Pulls    trail.Pullers  `json:"pulls"`
+	Verdicts []explainedVerdict `json:"verdicts"`
+	Recalled *trail.Recall      `json:"recalled,omitempty"`
+	Pulls    trail.Pullers      `json:"pulls"`
 }
 
 // printSeenVerdicts writes verdicts on an image for a person, whether it is recalled, and who pulled it if that is so or wanted.

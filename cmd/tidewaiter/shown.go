@@ -9,11 +9,11 @@ import (
 	"github.com/tidewaiter/tidewaiter/oci"
 )
 
-// judged is what was judged, as the console lists it.
-type judged struct{ *ledger.Ledger }
+// judgedImages is what was judged, as the console lists it.
+type judgedImages struct{ *ledger.Ledger }
 
 // Standings implements console.Images.
-func (j judged) Standings(ctx context.Context, repo oci.Repository) ([]console.Standing, error) {
+func (j judgedImages) Standings(ctx context.Context, repo oci.Repository) ([]console.Standing, error) {
 	standings, err := j.Ledger.Standings(ctx, repo)
 	if err != nil {
 		return nil, err

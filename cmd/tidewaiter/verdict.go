@@ -44,9 +44,9 @@ Exit codes: 0 allowed, 1 could not tell (also: never judged), 2 usage error, 3 d
 				return err
 			}
 			verdicts := append([]gate.Verdict{image.Verdict}, image.History...)
-			var told any = verdicts
+			var told any = explained(verdicts)
 			if pulls {
-				told = seenVerdicts{verdicts, image.Recalled, image.Pulls}
+				told = seenVerdicts{explained(verdicts), image.Recalled, image.Pulls}
 			}
 			if err := inv.print(told, func(w io.Writer) error { return printSeenVerdicts(w, verdicts, image, pulls) }); err != nil {
 				return err
