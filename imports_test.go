@@ -65,7 +65,7 @@ var rules = map[string]rule{
 	"tracing":          {theirs: []string{"go.opentelemetry.io/otel"}},
 	"forward":          {ours: []string{"oci", "gate"}},
 	"simulation":       {ours: []string{"oci", "gate"}, notFromStd: []string{"net", "os", "database"}},
-	"console":          {ours: []string{"oci", "gate", "access", "trail", "review", "notify", "simulation"}, theirs: []string{"github.com/prometheus/client_golang"}},
+	"console":          {ours: []string{"oci", "gate", "access", "audit", "trail", "review", "notify", "simulation"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"internal/ocitest": {ours: []string{"oci"}, theirs: []string{"github.com/opencontainers/image-spec", "github.com/klauspost/compress", "go.etcd.io/bbolt"}},
 	"cmd/tidewaiter": {
 		ours: []string{"access", "advisories", "audit", "cache", "console", "credential", "eviction", "forward", "gate", "hosted", "internal/ocitest", "ledger", "malware", "notify", "oci", "policy", "proxy", "quarantine", "rejudge", "report", "review", "scan", "seal", "signing", "signing/kms", "simulation", "tracing", "trail", "upstream"},

@@ -86,7 +86,10 @@ const keyPurpose = "audit"
 // Log records events. It is made by [Open] and safe for concurrent use.
 type Log struct {
 	log    *slog.Logger
+	path   string
 	writer *writer // nil when there is no file
+	// verifying is held, by sending to it, while the whole file is read.
+	verifying chan struct{}
 }
 
 // Open opens the file and takes up the chain where it ends. A last line that was not written to its end, as a crash leaves it, is
@@ -97,7 +100,7 @@ func Open(o Options) (*Log, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	l := &Log{log: o.Log}
+	l := &Log{log: o.Log, path: o.Path, verifying: make(chan struct{}, 1)}
 	if o.Path == "" {
 		return l, nil
 	}

@@ -48,8 +48,11 @@ type Break struct {
 // Verify reads the whole file at path and says whether it is as it was written with key. It may be run while a process writes.
 //
 // Errors: whatever reading returns; fs.ErrNotExist when there is neither the file nor a head that says there was one.
-func Verify(path string, key seal.Key) (Report, error) {
-	v := verification{key: key.Derive(keyPurpose), at: head{mark: noMark}}
+func Verify(path string, key seal.Key) (Report, error) { return verify(path, key.Derive(keyPurpose)) }
+
+// verify is Verify with the key that lines are marked by.
+func verify(path string, key seal.Key) (Report, error) {
+	v := verification{key: key, at: head{mark: noMark}}
 	h, headErr := readHead(v.key, path) // before the file, which then reaches as far at least
 	if headErr != nil && !errors.Is(headErr, ErrBroken) {
 		return Report{}, fmt.Errorf("verifying the audit log: %w", headErr)

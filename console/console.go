@@ -79,6 +79,11 @@ type Options struct {
 	Hosts func(path string) bool
 	// Advisories returns what is known of the advisory data, to be shown as JSON to whoever reaches the console. Nil shows nothing.
 	Advisories func(context.Context) (any, error)
+	// Images lists what was judged, Audit who did what. Nil where nobody knows.
+	Images Images
+	Audit  AuditLog
+	// Statements tell what is stated of images to others. Nil where nothing is.
+	Statements Statements
 	// Review is what people decide with. Nil for a console that only shows.
 	Review *Review
 	// Version is shown on every page.
@@ -102,7 +107,7 @@ func New(o Options) *Console {
 	if o.Ready == nil {
 		o.Ready = func(context.Context) error { return nil }
 	}
-	c := &Console{o: o, mux: &routes{ServeMux: http.NewServeMux()}, pages: template.Must(template.ParseFS(pages, "tmpl/*.html"))}
+	c := &Console{o: o, mux: &routes{ServeMux: http.NewServeMux()}, pages: template.Must(template.New("").Funcs(functions()).ParseFS(pages, "tmpl/*.html"))}
 	c.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") })
 	c.mux.HandleFunc("GET /readyz", c.serveReady)
 	c.mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{}))
@@ -111,7 +116,10 @@ func New(o Options) *Console {
 	c.mux.HandleFunc("GET /images/{reference...}", c.serveImagePage)
 	if o.Advisories != nil {
 		c.mux.HandleFunc("GET /api/v1/advisories", c.serveAdvisories)
+		c.mux.HandleFunc("GET /advisories", c.serveAdvisoriesPage)
 	}
+	c.addImages()
+	c.addAudit()
 	c.routeTrail()
 	c.routePolicy()
 	c.mux.HandleFunc("GET /api/v1/openapi.json", c.serveOpenAPI)
@@ -125,7 +133,7 @@ func New(o Options) *Console {
 // ServeHTTP implements http.Handler.
 func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'") // no script runs here, whatever an image calls itself
+	h.Set("Content-Security-Policy", contentPolicy+"'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer") // image names are nobody else's business
 	h.Set("Cache-Control", "no-store")      // a verdict is true now
@@ -161,6 +169,8 @@ type Image struct {
 	Recalled *trail.Recall `json:"recalled,omitempty"`
 	// Tagged is what the tag it was asked for by stood for, newest first; nil when it was asked for by digest.
 	Tagged []trail.Tagged `json:"tagged,omitempty"`
+	// Statement is what we state of it to others; nil for nothing.
+	Statement *Statement `json:"statement,omitempty"`
 }
 
 // errHistory says that ?history= is not a number of verdicts.
@@ -202,8 +212,10 @@ func (c *Console) image(r *http.Request) (Image, error) {
 	}
 	before := history[1:]
 	image := Image{Reference: ref.String(), Verdict: history[0], Explained: Explain(history[0]), History: before[:min(earlier, len(before))]}
-	err = c.seen(ctx, ref, &image)
-	return image, err
+	if err := c.seen(ctx, ref, &image); err != nil {
+		return Image{}, err
+	}
+	return image, c.stated(ctx, &image)
 }
 
 // visible returns nil if whoever sends r may see what was decided about repo. Looking is not put on record, being kept from it is.
@@ -283,11 +295,13 @@ func (c *Console) failure(w http.ResponseWriter, r *http.Request, err error) (st
 // render writes a page. It is built in memory first, so that a page is either whole or an error.
 func (c *Console) render(w http.ResponseWriter, r *http.Request, status int, page string, content any) {
 	var out bytes.Buffer
+	nav := c.navigation(r.URL.Path)
 	data := struct {
-		Version string
-		Unsafe  []string
-		Content any
-	}{c.o.Version, c.o.Unsafe, content}
+		Version, Title string
+		Unsafe         []string
+		Navigation     []link
+		Content        any
+	}{c.o.Version, title(r, nav), c.o.Unsafe, nav, content}
 	if err := c.pages.ExecuteTemplate(&out, page, data); err != nil {
 		c.o.Log.ErrorContext(r.Context(), "rendering a page", "page", page, "err", err)
 		writeText(w, http.StatusInternalServerError, "internal error")

@@ -74,7 +74,7 @@ func (c *Console) serveLetters(w http.ResponseWriter, r *http.Request) {
 
 func (c *Console) letters(r *http.Request) (DeadLetters, error) {
 	answer := DeadLetters{DeadLetters: []DeadLetter{}}
-	if err := c.operates(r); err != nil {
+	if err := c.operates(r, "looking at dead letters"); err != nil {
 		return answer, err
 	}
 	dead, err := c.o.Letters.DeadLetters(r.Context())
@@ -88,7 +88,7 @@ func (c *Console) letters(r *http.Request) (DeadLetters, error) {
 }
 
 // operates returns nil if whoever sends r may see what is about no repository. Looking is not put on record, being kept from it is.
-func (c *Console) operates(r *http.Request) error {
+func (c *Console) operates(r *http.Request, doing string) error {
 	if c.o.Access == nil {
 		return nil
 	}
@@ -96,7 +96,7 @@ func (c *Console) operates(r *http.Request) error {
 	if err != nil || c.o.Operators.Operates(caller) {
 		return err
 	}
-	return c.o.Operators.Operate(r.Context(), caller, "looking at dead letters")
+	return c.o.Operators.Operate(r.Context(), caller, doing)
 }
 
 func (c *Console) serveLetterActions(w http.ResponseWriter, r *http.Request) {

@@ -85,12 +85,13 @@ func (q queue) List(_ context.Context, f review.Filter) (review.Page, error) {
 }
 
 func (q queue) Show(_ context.Context, c gate.Candidate) (review.Detail, error) {
-	return review.Detail{Item: review.Item{Repository: c.Repository.String(), Digest: c.Digest}, Verdict: denied, Waivers: q.counter.List()}, q.fail
+	item := review.Item{Repository: c.Repository.String(), Digest: c.Digest, Rules: []gate.Rule{}, Findings: map[string]int{}, Signatures: []string{}}
+	return review.Detail{Item: item, Verdict: denied, Waivers: q.counter.List()}, q.fail
 }
 
 func (q queue) Release(_ context.Context, by review.Person, c gate.Candidate, r review.ReleaseRequest) (review.Released, error) {
-	_, err := q.did1(by, "releases "+c.Repository.Path+" for "+r.For.String()+": "+r.Reason)
-	return review.Released{}, err
+	waivers, err := q.did1(by, "releases "+c.Repository.Path+" for "+r.For.String()+": "+r.Reason)
+	return review.Released{Waivers: waivers}, err
 }
 
 func (q queue) Drop(_ context.Context, by review.Person, c gate.Candidate, reason string) error {
@@ -161,7 +162,6 @@ func reviewConsole(c *counter, v console.Access, scopes console.Scopes, anybody 
 	return console.New(console.Options{
 		Access: v, History: known{}, Resolver: known{}, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), DefaultUpstream: "docker.io",
 		Advisories: func(context.Context) (any, error) { return nil, nil },
-		Policy:     &console.Policy{},
 		Review: &console.Review{
 			Waivers: c, WaiverDesk: c, Quarantine: queue{c}, QuarantineDesk: queue{c}, Forensics: shelf{}, Scopes: scopes, AnybodyDecides: anybody,
 		},
@@ -330,49 +330,5 @@ func TestRefusalsAreStatuses(t *testing.T) {
 		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != want || got.Error == "" || strings.Contains(got.Error, "secret") {
 			t.Errorf("%v: got %d %s, want %d", why, w.Code, w.Body, want)
 		}
-	}
-}
-
-// TestOpenAPIHasEveryRoute compares the document with what is served.
-func TestOpenAPIHasEveryRoute(t *testing.T) {
-	c := reviewConsole(&counter{}, nil, nil, true)
-	var served []string
-	for _, pattern := range c.Routes() {
-		if method, path, ok := strings.Cut(pattern, " /api/v1/"); ok {
-			served = append(served, strings.ToLower(method)+" /api/v1/"+strings.ReplaceAll(path, "...}", "}"))
-		}
-	}
-	w := send(c, "", "GET", "/api/v1/openapi.json", "")
-	var document struct {
-		OpenAPI    string
-		Paths      map[string]map[string]json.RawMessage
-		Components struct{ Schemas map[string]json.RawMessage }
-	}
-	if err := json.Unmarshal(w.Body.Bytes(), &document); err != nil || w.Header().Get("Content-Type") != "application/json" || !strings.HasPrefix(document.OpenAPI, "3.1.") {
-		t.Fatalf("%v: %.100s", err, w.Body)
-	}
-	var described []string
-	for path, methods := range document.Paths {
-		for method := range methods {
-			if method != "parameters" {
-				described = append(described, method+" "+path)
-			}
-		}
-	}
-	slices.Sort(served)
-	slices.Sort(described)
-	if diff := cmp.Diff(described, served); diff != "" {
-		t.Errorf("the document describes other routes (-described +served):\n%s", diff)
-	}
-	for rest := w.Body.String(); ; {
-		_, after, found := strings.Cut(rest, `"#/components/schemas/`)
-		if !found {
-			break
-		}
-		name, next, _ := strings.Cut(after, `"`)
-		if _, ok := document.Components.Schemas[name]; !ok {
-			t.Errorf("there is no schema %s", name)
-		}
-		rest = next
 	}
 }

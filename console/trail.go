@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/tidewaiter/tidewaiter/access"
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/oci"
 	"github.com/tidewaiter/tidewaiter/trail"
@@ -56,7 +55,8 @@ func (c *Console) routeTrail() {
 		return
 	}
 	c.mux.HandleFunc("GET /api/v1/tags/{repository...}", c.answering(c.tags))
-	c.mux.HandleFunc("GET /api/v1/recalls", c.answering(c.recalls))
+	c.mux.HandleFunc("GET /api/v1/recalls", c.answering(func(r *http.Request) (any, error) { return c.recalls(r) }))
+	c.mux.HandleFunc("GET /recalls", c.serveRecallsPage)
 	if c.o.Judge != nil {
 		c.mux.HandleFunc("GET /api/v1/eligible", c.answering(c.eligible))
 	}
@@ -141,23 +141,14 @@ type RecallList struct {
 }
 
 // recalls answers with what is withdrawn that somebody has, where whoever asks reviews.
-func (c *Console) recalls(r *http.Request) (any, error) {
-	visible := func(oci.Repository) bool { return true }
-	if c.o.Access != nil {
-		caller, err := c.o.Access.Identify(r)
-		if err != nil {
-			return nil, err
-		}
-		if caller.Anonymous() {
-			if err := c.o.Access.Allow(r.Context(), caller, access.Review, oci.Repository{}); err != nil {
-				return nil, err
-			}
-		}
-		visible = func(repo oci.Repository) bool { return c.o.Access.May(caller, access.Review, repo) }
+func (c *Console) recalls(r *http.Request) (RecallList, error) {
+	visible, err := c.reviewed(r)
+	if err != nil {
+		return RecallList{}, err
 	}
 	all, err := c.o.Trail.Recalls(r.Context(), visible)
 	if err != nil {
-		return nil, err
+		return RecallList{}, err
 	}
 	return RecallList{Recalls: append([]trail.Recalled{}, all[:min(len(all), maxRecalls)]...), More: max(len(all)-maxRecalls, 0)}, nil
 }

@@ -102,6 +102,22 @@ func (s *Statements) Subject(ctx context.Context, repo oci.Repository, d oci.Dig
 	return s.kept.subject(ctx, repo, d, anew)
 }
 
+// Stated returns the manifest of what was stated last of c, and when the verdict was made, UTC, that it states. ok is false when nothing was,
+// or it was taken back. It makes nothing.
+//
+// Errors: those of the journal.
+func (s *Statements) Stated(ctx context.Context, c gate.Candidate) (manifest oci.Digest, judgedAt time.Time, ok bool, err error) {
+	last, found, err := s.kept.last(ctx, c.Repository, c.Digest)
+	if err != nil || !found || last.silent {
+		return "", time.Time{}, false, err
+	}
+	record, ok, err := s.o.Journal.Record(ctx, c.Repository, last.name)
+	if err != nil || !ok || record.silent() {
+		return "", time.Time{}, false, err
+	}
+	return oci.FromBytes(record.Manifest), record.JudgedAt, true, nil
+}
+
 // concerns reports whether anything is ever stated of v: of what hangs on images nothing is.
 func concerns(v gate.Verdict) bool { return !v.Attached && v.SizeBytes > 0 && v.Digest != "" }
 

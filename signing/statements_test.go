@@ -387,3 +387,26 @@ func TestStatedChecks(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatWasStatedCanBeLookedUp(t *testing.T) {
+	s := newStatementBench(t)
+	made, v := s.open(t), s.at(gate.Allow, 0, "k")
+	look := func(want string) {
+		t.Helper()
+		manifest, at, ok, err := made.Stated(t.Context(), v.Candidate())
+		if err != nil || ok != (want != "") || manifest.String() != want || ok && !at.Equal(v.JudgedAt) {
+			t.Errorf("got %q of %s, %t, %v; want %q", manifest, at, ok, err, want)
+		}
+	}
+	look("")
+	if len(s.journal.names) != 0 {
+		t.Error("looking states something")
+	}
+	stated, _, err := made.Current(t.Context(), v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	look(oci.FromBytes(stated.Manifest.Raw).String())
+	s.current(t, made, s.at(gate.Deny, 1, "k2"))
+	look("") // it was taken back
+}

@@ -78,6 +78,7 @@ func newRoot(inv *invocation) *cobra.Command {
 		newServe(inv), newDemo(inv), newCheck(inv), newVerdict(inv), newInventory(inv), newPolicy(inv), newAdvisories(inv), newClients(inv),
 		newRobot(inv), newTokenKey(inv), newQuarantine(inv), newWaiver(inv), newAudit(inv), newWebhook(inv), newVersion(inv), newEligible(inv), newRecalls(inv),
 	)
+	sayExitCodes(root)
 	return root
 }
 

@@ -223,6 +223,7 @@ func buildHandlers(ctx context.Context, in *instance, at addresses) (registry, a
 	}
 	return in.withTokens(in.traced(p)), console.New(console.Options{
 		Access: reviewers, Review: in.reviewed(), Trail: in.trail, Judge: whole{in},
+		Images: judgedImages{in.ledger}, Audit: in.audit, Statements: in.shownStatements(),
 		Operators: in.operators(), Events: in.events, Letters: in.events, Until: ctx,
 		History: in.ledger, Resolver: in.contents(), Hosts: in.hosted.Hosts, Metrics: in.meters.registry, Log: in.log, Ready: ready,
 		DefaultUpstream: c.DefaultUpstream, Version: version, Unsafe: c.unsafe(), Advisories: in.advisoryFacts, Policy: in.shownPolicy(),
