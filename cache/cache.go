@@ -146,7 +146,8 @@ func (c *Verdicts) Get(ctx context.Context, key gate.Key) (gate.Verdict, bool) {
 }
 
 // Put implements gate.Verdicts. What may be amended under its key is remembered here alone: whoever can write to Redis could put the
-// admission back in the place of the denial that followed, and a Redis that does not answer just then would keep it. It refuses a verdict that is not of key. An error of Redis leaves the verdict remembered here.
+// admission back in the place of the denial that followed, and a Redis that does not answer just then would keep it. It refuses a verdict
+// that is not of key. An error of Redis leaves the verdict remembered here.
 //
 // Errors: [ErrUnavailable], oci.ErrTooLarge, and whatever Redis returns.
 func (c *Verdicts) Put(ctx context.Context, key gate.Key, v gate.Verdict) error {

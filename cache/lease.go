@@ -70,8 +70,8 @@ func (l *Lease) Lost() <-chan struct{} { return l.lost }
 // Acquire waits until no other replica holds the lease on name, and returns it held. A holder that has died loses it within seconds;
 // so does one that shows no sign of life, whatever lies in Redis.
 //
-// Errors: ctx's; [ErrUnavailable], seal.ErrBroken, others of what lies there, and whatever Redis returns: then nobody can say who holds it, and everybody does
-// what is to be done.
+// Errors: ctx's; [ErrUnavailable], seal.ErrBroken, others of what lies there, and whatever Redis returns: then nobody can say who holds it,
+// and everybody does what is to be done.
 func (f *Fleet) Acquire(ctx context.Context, name string) (*Lease, error) {
 	l := &Lease{f: f, name: name, key: "tidewaiter:v1:lease:" + name, token: rand.Text(), lost: make(chan struct{})}
 	if f.redis == nil {

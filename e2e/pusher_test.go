@@ -19,7 +19,8 @@ import (
 // everybodysPassword is the password of all users of a site.
 const everybodysPassword = "correct horse"
 
-// hostApps has the site host apps/**, with users: ci pushes and deletes, signer signs, reader has no right of its own. Everybody may pull everything.
+// hostApps has the site host apps/**, with users: ci pushes and deletes, signer signs, reader has no right of its own. Everybody may pull
+// everything.
 func (s *site) hostApps(t *testing.T) {
 	t.Helper()
 	hash, err := bcrypt.GenerateFromPassword([]byte(everybodysPassword), bcrypt.MinCost)

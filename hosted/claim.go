@@ -18,10 +18,10 @@ var errRival = &oci.Error{
 	Code: oci.CodeUnavailable, Message: "somebody else is pushing this tag at the same time: push again", RetryAfter: retryMoving,
 }
 
-// putFixed takes content and records e, which pushes content under a tag that must not move and is not there yet. The name of an event says when it was
-// begun, and not when others could see it, so of two replicas neither could tell from the events alone whether the other has been told
-// that its push is the one that counts. Each claims the tag first, and gives way to any other claim it then sees. So never are both told,
-// and perhaps none.
+// putFixed takes content and records e, which pushes content under a tag that must not move and is not there yet. The name of an event says
+// when it was begun, and not when others could see it, so of two replicas neither could tell from the events alone whether the other has
+// been told that its push is the one that counts. Each claims the tag first, and gives way to any other claim it then sees. So never are
+// both told, and perhaps none.
 func (r *Repositories) putFixed(ctx context.Context, rp *repository, content oci.Content, e Event) error {
 	if err := r.o.Bytes.PutManifest(ctx, gate.Candidate{Repository: rp.name, Digest: content.Digest}, content); err != nil {
 		return err

@@ -187,7 +187,8 @@ func (r *Repositories) Parents(ctx context.Context, c gate.Candidate) ([]gate.Ca
 }
 
 // Attachments identifies what hangs on c: its referrers, what its evidence tags stand for, the indexes that list it and what hangs on
-// those. It changes when one of them comes or goes, or may have lost a blob, and does not become what it was before; it is empty when there never was any.
+// those. It changes when one of them comes or goes, or may have lost a blob, and does not become what it was before; it is empty when there
+// never was any.
 func (r *Repositories) Attachments(ctx context.Context, c gate.Candidate) (string, error) {
 	revision, _, err := ask(ctx, r, c.Repository, func(s *state) (string, bool) { return s.attachments(c.Digest), true })
 	return revision, err

@@ -1,11 +1,12 @@
 // Package ledger owns the small records that must last, in the same storage as the blobs: what was found in each layer, every
 // verdict, and what happened in the repositories hosted here.
 //
-// A record is written once, under a name that no other record gets and that sorts by time, and sealed for that name; it is never
-// changed. Two kinds of facts lie under names of their own instead, where writing them again loses nothing: inventories, which follow
-// from a layer, and signatures found, of which the latest look says most. What is true now is a fold over the records, kept in memory, so replicas that share a storage cannot overwrite one
-// another. The package promises that what it has returned success for survives a restart, and that a record altered, moved, renamed
-// or made by anyone without the seal key is not believed. It must not judge: it says what was recorded, not what follows.
+// A record is written once, under a name that no other record gets and that sorts by time, and sealed for that name; it is never changed.
+// Two kinds of facts lie under names of their own instead, where writing them again loses nothing: inventories, which follow from a layer,
+// and signatures found, of which the latest look says most. What is true now is a fold over the records, kept in memory, so replicas that
+// share a storage cannot overwrite one another. The package promises that what it has returned success for survives a restart, and that a
+// record altered, moved, renamed or made by anyone without the seal key is not believed. It must not judge: it says what was recorded, not
+// what follows.
 package ledger
 
 import (

@@ -30,8 +30,8 @@ type Rights interface {
 	AllowOn(ctx context.Context, caller access.Caller, action access.Action, on oci.Reference) error
 	// May is AllowOn for what is not worth a record.
 	May(caller access.Caller, action access.Action, repo oci.Repository) bool
-	// Authors reports whether caller is one of those who are granted to push to repo or sign there, and may pull from it now. It does not matter for
-	// what its token was given: a client that is about to sign shows one for pulling when it reads what it will sign.
+	// Authors reports whether caller is one of those who are granted to push to repo or sign there, and may pull from it now. It does not
+	// matter for what its token was given: a client that is about to sign shows one for pulling when it reads what it will sign.
 	Authors(caller access.Caller, repo oci.Repository) bool
 }
 

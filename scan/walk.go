@@ -16,7 +16,8 @@ import (
 	"github.com/tidewaiter/tidewaiter/gate"
 )
 
-// takeInventory reads the layer src once, as o says, and returns what is in it. It never fails: whatever cannot be read is a gap. dir is a directory of its own, for the database library that wants files.
+// takeInventory reads the layer src once, as o says, and returns what is in it. It never fails: whatever cannot be read is a gap. dir is a
+// directory of its own, for the database library that wants files.
 func takeInventory(ctx context.Context, src io.Reader, o order, dir string) gate.LayerInventory {
 	s := newStream(src, o.encoding)
 	defer s.stop()

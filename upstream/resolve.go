@@ -40,9 +40,10 @@ type answer struct {
 	origin string
 }
 
-// Resolve returns what reference, a tag or a digest, stands for in repo. A tag is answered from memory for as long as the
-// upstream's TagTTL, and then asked for by one HEAD, which an upstream that names its answers by entity tags can answer with 304. It
-// is asked for once however many callers want it at the same time; the request goes on when one of them leaves. While the upstream is down or limits our rate an old answer stands for StaleTagsFor more.
+// Resolve returns what reference, a tag or a digest, stands for in repo. A tag is answered from memory for as long as the upstream's
+// TagTTL, and then asked for by one HEAD, which an upstream that names its answers by entity tags can answer with 304. It is asked for once
+// however many callers want it at the same time; the request goes on when one of them leaves. While the upstream is down or limits our rate
+// an old answer stands for StaleTagsFor more.
 //
 // Errors: DENIED, [oci.ErrTagInvalid], [oci.ErrDigestInvalid], [oci.ErrNotFound], [oci.ErrUnauthorized], [oci.ErrRateLimited],
 // [oci.ErrUnavailable], with [oci.ErrMismatch] when the upstream answers a digest with another.
