@@ -75,7 +75,8 @@ func TestConsole(t *testing.T) {
 		}
 	})
 	t.Run("the audit log is told to who operates all of it", func(t *testing.T) {
-		for name, want := range map[string]int{"kim": 403, "reader": 403, "": 401} {
+		for i, name := range []string{"kim", "reader", ""} { // kim first: of refusals that are alike the first is on record
+			want := []int{403, 403, 401}[i]
 			if got := p.api(t, name, "GET", "audit", ""); got.status != want || bytes.Contains(got.body, []byte("entries")) {
 				t.Errorf("%q: got %d %s, want %d", name, got.status, got.body, want)
 			}

@@ -21,9 +21,11 @@ const rounds = 30
 // layerOf returns the content of a layer: few enough that images share them, large enough that reading takes several steps.
 func layerOf(n int) string { return strings.Repeat(fmt.Sprintf("layer %d;", n%7), 5000) }
 
-// TestEvictionIsNotNoticed pulls, pushes, deletes and sweeps up while everything that can be is evicted all the time, in use or not.
+// TestEvictionIsNotNoticed pulls, pushes, deletes and sweeps up while everything that can be is evicted all the time, in use or not. It does
+// so on files alone: the driver that keeps everything in memory changes an object below those who read it, as no store does.
 func TestEvictionIsNotNoticed(t *testing.T) {
-	eachStorage(t, func(t *testing.T, w world) {
+	t.Run("files", func(t *testing.T) {
+		w := onFiles(t)
 		r := w.room(t)
 		images := make([]gate.Candidate, 8)
 		for i := range images {
@@ -48,8 +50,8 @@ func TestEvictionIsNotNoticed(t *testing.T) {
 				}
 				err := r.Count(t.Context())
 				_, sweepErr := r.Sweep(t.Context(), never) // what is being written now is not from long ago
-				if err := errors.Join(err, sweepErr); err != nil && w.root != "" {
-					t.Errorf("counting and sweeping: %v", err) // a driver that keeps no files may give up on what goes meanwhile
+				if err := errors.Join(err, sweepErr); err != nil {
+					t.Errorf("counting and sweeping: %v", err)
 				}
 			}
 		})
