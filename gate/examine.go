@@ -58,19 +58,11 @@ func (g *Gate) examine(ctx context.Context, in Inputs) (Verdict, error) {
 		}
 		return nil
 	}
-	var held Held
-	err := step(StepHold, func() (err error) {
-		held, err = g.o.Bytes.Hold(ctx, in.Candidate)
-		return err
-	})
+	e, err := g.hold(ctx, in, step)
 	if err != nil {
 		return Verdict{}, err
 	}
 	p, _ := in.Policies.For(in.Candidate.Repository)
-	e := Evidence{Candidate: in.Candidate, Manifest: held.Manifest, SizeBytes: int64(len(held.Content.Raw))}
-	if err := step(StepRecord, func() error { return g.see(ctx, &e) }); err != nil {
-		return Verdict{}, err
-	}
 	if p.needsConfig(e) {
 		if err := step(StepConfig, func() error { return g.gatherConfig(ctx, p, &e) }); err != nil {
 			return Verdict{}, err

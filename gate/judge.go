@@ -243,20 +243,11 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string],
 		return v, g.settle(ctx, in, v, Evidence{}, false)
 	}
 
-	// Hold: the manifest is fetched and stored. Dying here leaves a manifest nobody can be served.
-	var held Held
-	err := step(StepHold, func() (err error) {
-		held, err = g.o.Bytes.Hold(ctx, in.Candidate)
-		return err
-	})
+	e, err := g.hold(ctx, in, step)
 	if err != nil {
 		return Verdict{}, err
 	}
 	p, matched := in.Policies.For(in.Candidate.Repository)
-	e := Evidence{Candidate: in.Candidate, Manifest: held.Manifest, SizeBytes: int64(len(held.Content.Raw))}
-	if err := step(StepRecord, func() error { return g.see(ctx, &e) }); err != nil {
-		return Verdict{}, err
-	}
 	if !matched { // certain already: nothing more is fetched
 		return g.conclude(ctx, in, e, step)
 	}
@@ -278,7 +269,7 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string],
 	if g.isRefused(in, p, e) {
 		known := false
 		if p.OnFail == Quarantine {
-			if known, err = g.allKnown(ctx, held.Manifest, p.looksFor()); err != nil {
+			if known, err = g.allKnown(ctx, e.Manifest, p.looksFor()); err != nil {
 				return Verdict{}, &NoVerdict{StepInventory, err}
 			}
 		}
@@ -295,6 +286,20 @@ func (g *Gate) judge(ctx context.Context, in Inputs, at *atomic.Pointer[string],
 		return Verdict{}, err
 	}
 	return g.conclude(ctx, in, e, step)
+}
+
+// hold begins the evidence of in's candidate: its manifest is fetched and stored, and that it was seen here is on record. Dying here leaves
+// a manifest nobody can be served.
+func (g *Gate) hold(ctx context.Context, in Inputs, step func(string, func() error) error) (e Evidence, err error) {
+	err = step(StepHold, func() error {
+		held, err := g.o.Bytes.Hold(ctx, in.Candidate)
+		e = Evidence{Candidate: in.Candidate, Manifest: held.Manifest, SizeBytes: int64(len(held.Content.Raw))}
+		return err
+	})
+	if err != nil {
+		return Evidence{}, err
+	}
+	return e, step(StepRecord, func() error { return g.see(ctx, &e) })
 }
 
 // gatherLayers adds to e what its layers hold, look included, and what is known to be bad of that. Dying here leaves inventories, which are true
