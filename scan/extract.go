@@ -16,7 +16,6 @@ import (
 	"github.com/google/osv-scalibr/extractor"
 	"github.com/google/osv-scalibr/extractor/filesystem"
 	"github.com/google/osv-scalibr/extractor/filesystem/language/golang/gobinary"
-	"github.com/google/osv-scalibr/extractor/filesystem/language/java/archive"
 	"github.com/google/osv-scalibr/extractor/filesystem/language/python/wheelegg"
 	"github.com/google/osv-scalibr/extractor/filesystem/os/apk"
 	apkmeta "github.com/google/osv-scalibr/extractor/filesystem/os/apk/metadata"
@@ -64,15 +63,10 @@ type readers struct {
 // newReaders returns the readers. dir is where the rpm database is put, for the library that wants a file; owned is told which files
 // the package databases say are theirs.
 func newReaders(dir string, owned *ownership) (*readers, error) {
-	no := false
 	// Sizes are bounded before a reader is asked. Its own bound would make it say that it does not want the file, and the file would
 	// pass unexamined.
 	config := &cpb.PluginConfig{MaxFileSizeBytes: math.MaxInt64, PluginSpecific: []*cpb.PluginSpecificConfig{
 		{Config: &cpb.PluginSpecificConfig_Dpkg{Dpkg: &cpb.DpkgConfig{IncludeNotInstalled: true}}},
-		{Config: &cpb.PluginSpecificConfig_JavaArchive{JavaArchive: &cpb.JavaArchiveConfig{
-			// A small archive is one too: its size is what its author says.
-			MaxOpenedBytes: maxArchiveBytes, MaxZipDepth: maxArchiveDepth, MinZipBytes: 1, HashJars: &no,
-		}}},
 	}}
 	var errs []error
 	scalibr := func(create func(*cpb.PluginConfig) (filesystem.Extractor, error)) reader {
@@ -94,7 +88,7 @@ func newReaders(dir string, owned *ownership) (*readers, error) {
 		byName: []reader{
 			{name: "npm", wants: packageJSON.matches, read: readNPM},
 			licensedPython(scalibr(wheelegg.New)),
-			licensedJava(scalibr(archive.New)),
+			{name: "java/archive", wants: isJava, read: readJava},
 			{name: "gem", wants: installedGem.matches, read: readGem},
 			named("nuget", depsJSON, readNuGet),
 			named("composer", composerLock, readComposer),

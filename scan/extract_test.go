@@ -181,7 +181,7 @@ func TestUnreadablePackages(t *testing.T) {
 		},
 		{"wheel without a name", regular("a.dist-info/METADATA", "Version: 1\n"), []gate.GapKind{gate.GapUnreadablePackage}},
 		{"jar", regular("a.jar", strings.Repeat("x", 64)), []gate.GapKind{gate.GapUnreadablePackage}},
-		{"jar too deep", regular("a.jar", deep), []gate.GapKind{gate.GapUnreadablePackage}},
+		{"jar too deep", regular("a.jar", deep), []gate.GapKind{gate.GapLimit}},
 		{"os-release too large", regular("etc/os-release", strings.Repeat("x", maxOSReleaseBytes+1)), []gate.GapKind{gate.GapLimit}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -234,8 +234,8 @@ func (w *walk) keep(p string, packages []gate.Package) error {
 	size := len(p)
 	for _, pkg := range packages {
 		size += len(pkg.Type) + len(pkg.Name) + len(pkg.Version) + len(pkg.Arch) + len(pkg.Source) + len(pkg.SourceVersion) + len(pkg.Modularity)
-		for _, license := range pkg.Licenses {
-			size += len(license)
+		for _, text := range slices.Concat(pkg.Licenses, pkg.Roots) {
+			size += len(text)
 		}
 	}
 	if w.packages += len(packages); w.packages > maxPackages {
