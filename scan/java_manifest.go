@@ -27,6 +27,7 @@ var (
 )
 
 const (
+	createdBy        = "created-by"
 	titleAttribute   = "implementation-title"
 	licenseAttribute = "bundle-license"
 	// axisName is what Apache Axis, which is older than maven, is known by: the section of its manifest that names its classes.
@@ -113,8 +114,6 @@ func leadingName(s string) string {
 	}
 	return s[:end]
 }
-
-const createdBy = "created-by"
 
 // artifact returns the artifact a manifest suggests; empty if none.
 func (m javaManifest) artifact() string {
