@@ -214,6 +214,31 @@ func TestVEX(t *testing.T) {
 	}
 }
 
+// A statement is about the package it names however its package URL writes the name.
+func TestVEXNamesPackages(t *testing.T) {
+	for law, tt := range map[string]struct {
+		kind, named, found string
+		excused            bool
+	}{
+		"in another case":                     {"composer", "symfony/console", "Symfony/Console", true},
+		"of PyPI as its URL writes it":        {"pypi", "some-thing", "Some_Thing", true},
+		"of PyPI with a dot":                  {"pypi", "ruamel-yaml", "ruamel.yaml", true},
+		"of PyPI, another":                    {"pypi", "something", "Some_Thing", false},
+		"elsewhere a dash is no other letter": {"npm", "some-thing", "some_thing", false},
+	} {
+		t.Run(law, func(t *testing.T) {
+			p, e := strict(t), clean()
+			f := log4j
+			f.Package = gate.Package{Type: tt.kind, Name: tt.found, Version: "1"}
+			p.VEX, e.Findings = []string{"security"}, []gate.Finding{f}
+			e.VEX = []gate.VEX{statedBy(gate.VEXNotAffected, f.ID, gate.VEXPackage{Type: tt.kind, Name: tt.named, Version: "1"})}
+			if v := gate.Decide(&gate.PolicySet{Policies: []gate.Policy{p}}, e, noon); v.Allowed() != tt.excused {
+				t.Errorf("got %s, %q", v.Decision, v.Summary())
+			}
+		})
+	}
+}
+
 // A refusal that a statement could still excuse is not remembered for long.
 func TestRefusalsThatCanBeExcused(t *testing.T) {
 	p, e := strict(t), clean()

@@ -48,8 +48,20 @@ func (x VEX) names(f Finding) bool {
 		return false
 	}
 	return len(x.Packages) == 0 || slices.ContainsFunc(x.Packages, func(p VEXPackage) bool {
-		return p.Type == f.Package.Type && strings.EqualFold(p.Name, f.Package.Name) && (p.Version == "" || p.Version == f.Package.Version)
+		return p.Type == f.Package.Type && sameName(p.Type, p.Name, f.Package.Name) && (p.Version == "" || p.Version == f.Package.Version)
 	})
+}
+
+// sameName reports whether a and b name the same package of a type. Package URLs write most names in lower case, and those of PyPI with a
+// dash for what is between the words, which is all the same there (Python Packaging, "Names and normalization").
+func sameName(kind, a, b string) bool {
+	if kind == "pypi" {
+		words := func(s string) string {
+			return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return strings.ContainsRune("-_.", r) }), "-")
+		}
+		a, b = words(a), words(b)
+	}
+	return strings.EqualFold(a, b)
 }
 
 // excuses reports whether x says that f does not matter.
