@@ -195,11 +195,17 @@ func TestVEX(t *testing.T) {
 			p, e := strict(t), clean()
 			p.VEX, e.Findings, e.VEX = []string{"security", "vendor"}, []gate.Finding{log4j}, tt.have
 			v := gate.Decide(&gate.PolicySet{Policies: []gate.Policy{p}}, e, noon)
-			if v.Allowed() != tt.excused || (len(v.Waived) == 1) != tt.excused {
-				t.Fatalf("got %s, %q, waived %v", v.Decision, v.Summary(), v.Waived)
+			if v.Allowed() != tt.excused || (len(v.Excused) == 1) != tt.excused || len(v.Waived) > 0 {
+				t.Fatalf("got %s, %q, excused %v, waived %v", v.Decision, v.Summary(), v.Excused, v.Waived)
 			}
-			if tt.excused && !strings.Contains(v.Waived[0].Waiver, "security states ") {
-				t.Errorf("got the reason %q", v.Waived[0].Waiver)
+			x, ok := v.Excuse(log4j)
+			if ok != tt.excused {
+				t.Errorf("asked for its excuse it says %v", x)
+			}
+			if tt.excused {
+				if diff := cmp.Diff(v.Excused[0].Excuse, &x); diff != "" || v.Excused[0].Waiver != "" || !strings.HasPrefix(x.String(), "security states ") {
+					t.Errorf("it is waived by %q, excused by %q (-got +asked):\n%s", v.Excused[0].Waiver, x, diff)
+				}
 			}
 			p.Vulnerabilities.Deny = []string{log4j.ID}
 			if v := gate.Decide(&gate.PolicySet{Policies: []gate.Policy{p}}, e, noon); v.Allowed() {
@@ -375,8 +381,8 @@ func leanOnIndex(t *testing.T, everyChild bool) {
 		}
 		return
 	}
-	if err != nil || !v.Allowed() || len(v.Waived) != 1 || v.Attestations[0].By.Inherited != index.Digest {
-		t.Errorf("a child: %s, %q, waived %v, %v", v.Decision, v.Summary(), v.Waived, err)
+	if err != nil || !v.Allowed() || len(v.Excused) != 1 || v.Attestations[0].By.Inherited != index.Digest {
+		t.Errorf("a child: %s, %q, excused %v, %v", v.Decision, v.Summary(), v.Excused, err)
 	}
 	t.Run("54 a platform added in a new, unsigned index leans on nothing", func(t *testing.T) {
 		unsigned := w.index(nginx, child, extra)

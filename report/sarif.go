@@ -134,7 +134,8 @@ var ruleTexts = map[gate.Rule]string{
 }
 
 // SARIF returns the report as results: one for each finding of the images that were judged, and one for each other reason of a denial or
-// warning. Findings a waiver set aside, and other waived reasons, are suppressed, with the waiver's word. A result's place is the file
+// warning. Findings a waiver set aside, and other waived reasons, are suppressed, with the waiver's word, and so are those of which somebody
+// whose word counts states that they do not matter, with theirs. A result's place is the file
 // in the image or, for what concerns all of it, the image's name.
 func SARIF(r Report) ([]byte, error) {
 	w := sarifWriter{rules: map[string]int{}}
@@ -190,7 +191,7 @@ func (w *sarifWriter) finding(i Image, f finding) {
 	})
 	purl := packageURL(f.Package, i.Inventory.OS)
 	text := fmt.Sprintf("%s (%s) in %s %s: %s", f.ID, f.Severity, f.Package.Name, f.Package.Version, f.advice())
-	if f.why != "" && f.standing != waived {
+	if f.why != "" && f.standing != waived && f.standing != excused {
 		text += fmt.Sprintf("; %s: %s", f.standing, f.why)
 	}
 	result := sarifResult{
@@ -201,7 +202,10 @@ func (w *sarifWriter) finding(i Image, f finding) {
 			Severity: f.Severity.String(), PURL: purl, FixedVersion: f.FixedVersion, Standing: f.standing, Image: i.Candidate.String(),
 		},
 	}
-	if f.standing == waived {
+	switch f.standing {
+	case waived:
+		result.Suppressions = suppressed("waived by " + f.why)
+	case excused:
 		result.Suppressions = suppressed(f.why)
 	}
 	w.run.Results = append(w.run.Results, result)
@@ -233,7 +237,7 @@ func (w *sarifWriter) reasons(i Image) {
 				Properties:   sarifProperties{Standing: list.standing, Image: i.Candidate.String()},
 			}
 			if list.standing == waived {
-				result.Suppressions = suppressed(r.Waiver)
+				result.Suppressions = suppressed("waived by " + r.Waiver)
 			}
 			w.run.Results = append(w.run.Results, result)
 		}
@@ -262,8 +266,8 @@ func location(i Image, path string) []sarifLocation {
 	}}
 }
 
-func suppressed(by string) []sarifSuppression {
-	return []sarifSuppression{{Kind: "external", Status: "accepted", Justification: "waived by " + by}}
+func suppressed(why string) []sarifSuppression {
+	return []sarifSuppression{{Kind: "external", Status: "accepted", Justification: why}}
 }
 
 // fingerprint identifies a result in a repository by parts.
