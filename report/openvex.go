@@ -56,8 +56,8 @@ type vexIdentifiers struct {
 // OpenVEX returns a statement for every finding of the images that were judged. They say "affected", and what is to be done: to update, to
 // wait, or, with the waiver's own words, to live with it until the waiver lapses. "Not affected" is a claim about the code that neither a
 // match of versions nor a waiver makes; where somebody whose word counts made it, or says that it is fixed, the statement is theirs, as of
-// when they made it, so that whatever they stated since goes before it. Without findings there are no statements; readers take such a
-// document, the format's schema asks for one statement.
+// when they made it, so that whatever they stated since goes before it. Without findings there is nothing to state, and it returns
+// nil: the format has no document without a statement.
 func OpenVEX(r Report) ([]byte, error) {
 	d := vexDocument{
 		Context: "https://openvex.dev/ns/v0.2.0", ID: "https://openvex.dev/docs/public/vex-" + r.identity("openvex"), Author: "Tidewaiter", Role: "image gate",
@@ -73,6 +73,9 @@ func OpenVEX(r Report) ([]byte, error) {
 			seen[[2]string{f.ID, purl}] = true
 			d.Statements = append(d.Statements, vexAbout(f, i.Candidate, purl))
 		}
+	}
+	if len(d.Statements) == 0 {
+		return nil, nil
 	}
 	return encode(d)
 }

@@ -113,6 +113,17 @@ func (f finding) advice() string {
 	return "there is no fix yet"
 }
 
+// advisoryURL returns where an advisory can be read or, where only its publisher knows that, a name for it that is a URI.
+func advisoryURL(id string) string {
+	switch {
+	case strings.HasPrefix(id, "CVE-"):
+		return "https://nvd.nist.gov/vuln/detail/" + escape(id)
+	case strings.HasPrefix(id, "GHSA-"):
+		return "https://github.com/advisories/" + escape(id)
+	}
+	return "urn:tidewaiter:advisory:" + escape(id)
+}
+
 // component is a package of an image and every place it was found in.
 type component struct {
 	gate.Package
