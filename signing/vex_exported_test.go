@@ -75,7 +75,7 @@ func TestExportedOpenVEXExcusesTheSame(t *testing.T) {
 		Name: "p", Match: []oci.Pattern{match}, VEX: []string{"security"},
 		Vulnerabilities: &gate.VulnerabilityRule{DenyAt: &medium, Deny: []string{"CVE-2026-9"}},
 	}
-	for range 2000 {
+	for range 400 {
 		e := exportedEvidence(r, c, now)
 		before := gate.Decide(&gate.PolicySet{Policies: []gate.Policy{policy}}, e, now)
 		document, err := report.OpenVEX(report.Report{Name: "x", Created: now, Images: []report.Image{{Candidate: c, Inventory: e.Inventory, Verdict: &before}}})
@@ -101,7 +101,7 @@ func TestExportedOpenVEXExcusesTheSame(t *testing.T) {
 			some++
 		}
 	}
-	if some < 200 {
+	if some < 40 {
 		t.Errorf("only %d verdicts excused anything", some)
 	}
 }
