@@ -20,7 +20,7 @@ func (w *walk) file(ctx context.Context, p place, header *tar.Header, content io
 	switch kind {
 	case osReleaseFile:
 		return w.release(at, header.Size, content)
-	case rpmJournal:
+	case journal:
 		if header.Size > 0 {
 			w.gap(gate.GapUnreadablePackage, at, "changes that were not written back into the database are not read")
 		}
