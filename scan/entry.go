@@ -233,9 +233,6 @@ func isExecutable(head []byte) bool {
 	return bytes.HasPrefix(head, []byte(elfMagic)) || bytes.HasPrefix(head, []byte(peMagic))
 }
 
-// goMark is what debug/buildinfo looks for; a binary without it has no build information.
-const goMark = "\xff Go buildinf:"
-
 // builtByGo reports whether r is an executable that holds goMark. It reads no further than it must.
 func builtByGo(r io.Reader) (bool, error) {
 	buf := make([]byte, chunkBytes)
