@@ -214,11 +214,17 @@ func (w *walk) hardLink(p place, target string) error {
 	}
 	packages, examined := w.files[source]
 	wanting := w.readers.namesFor(at, kind)
-	switch {
-	case examined && kind == databaseAt(source) && slices.Equal(wanting, w.readers.namesFor(source, kind)):
-		return w.keep(at, withoutLinkedRuntimes(packages, at))
-	case kind != noDatabase || len(wanting) > 0:
+	alike := kind == databaseAt(source) && slices.Equal(wanting, w.readers.namesFor(source, kind))
+	unread := kind != noDatabase || len(wanting) > 0
+	if examined && alike {
+		named := runtimeOf(at)
+		unread = named != "" && named != runtimeOf(source)
+	}
+	if unread {
 		w.gap(gate.GapUnresolvedLink, at, fmt.Sprintf("a hard link to %q, which was not examined under that name", printable(target)))
+	}
+	if examined && alike {
+		return w.keep(at, withoutLinkedRuntimes(packages, at))
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/tidewaiter/tidewaiter/gate"
 )
@@ -187,6 +188,56 @@ func TestOneOfBusyBoxsNamesIsEnough(t *testing.T) {
 	want := []gate.FileInventory{{Path: "bin/[", Packages: found}, {Path: "bin/[[", Packages: []gate.Package{}}, {Path: "bin/busybox", Packages: found}}
 	if diff := cmp.Diff(want, got.Files); diff != "" || len(got.Gaps) > 0 {
 		t.Errorf("files (-want +got):\n%s\ngaps: %v", diff, got.Gaps)
+	}
+}
+
+// TestHardLinksOfRuntimes has an archive name a runtime by something else first: by then its bytes have passed.
+func TestHardLinksOfRuntimes(t *testing.T) {
+	node := elfWith(t, ".rodata", nil, "https://nodejs.org/download/release/v20.11.1/node-v20.11.1.tar.gz\x00")
+	python := elfWith(t, ".rodata", nil, "\x003.12.1\x00")
+	rust := elfWith(t, auditableSection, zlibbed(t, `{"packages":[{"name":"tide","version":"0.1.0"}]}`), "")
+	redis := elfWith(t, ".rodata", nil, "\x007.0.151790282056000000000\x00")
+	runtime := func(name, version string) []gate.Package {
+		return []gate.Package{{Type: "generic", Name: name, Version: version}}
+	}
+	crate := []gate.Package{{Type: "cargo", Name: "tide", Version: "0.1.0"}}
+	unresolved := []gate.GapKind{gate.GapUnresolvedLink}
+	for _, tt := range []struct {
+		name        string
+		first, link string
+		content     string
+		wantFirst   []gate.Package
+		wantLink    []gate.Package
+		wantGaps    []gate.GapKind
+	}{
+		{"a runtime under a name that is not its own", "usr/local/bin/a", "usr/local/bin/node", node, nil, nil, unresolved},
+		{"a runtime under another's name", "usr/local/bin/php", "usr/local/bin/node", node, nil, nil, unresolved},
+		{"python without its version in the name", "usr/local/bin/python", "usr/local/bin/python3.12", python, nil, nil, unresolved},
+		{"a library of python's", "opt/a", "opt/libpython3.12.so", python, nil, nil, unresolved},
+		{"what else is in it is found under either name", "usr/local/bin/a", "usr/local/bin/node", rust, crate, crate, unresolved},
+		{"the same name elsewhere", "opt/pkgs/node", "usr/local/bin/node", node, runtime("node", "20.11.1"), runtime("node", "20.11.1"), nil},
+		{"another of a runtime's names", "usr/bin/redis-check-aof", "usr/bin/redis-server", redis, runtime("redis", "7.0.15"), runtime("redis", "7.0.15"), nil},
+		{"the runtime's name first", "usr/local/bin/node", "usr/local/bin/a", node, runtime("node", "20.11.1"), runtime("node", "20.11.1"), nil},
+		{"no runtime's name", "usr/bin/a", "usr/bin/b", node, nil, nil, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := readTar(t, executable(tt.first, tt.content), hardLink(tt.link, tt.first))
+			found := map[string][]gate.Package{}
+			for _, f := range got.Files {
+				found[f.Path] = f.Packages
+			}
+			want := map[string][]gate.Package{tt.first: tt.wantFirst, tt.link: tt.wantLink}
+			if diff := cmp.Diff(want, found, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("files (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(tt.wantGaps, gapKinds(got.Gaps)); diff != "" {
+				t.Errorf("gaps (-want +got):\n%s\n%v", diff, got.Gaps)
+			}
+		})
+	}
+	script := readTar(t, executable("usr/local/bin/a", "#!/bin/sh\n"), hardLink("usr/local/bin/node", "usr/local/bin/a"))
+	if len(script.Gaps) > 0 {
+		t.Errorf("a script has gaps %v", script.Gaps)
 	}
 }
 
