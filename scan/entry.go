@@ -133,20 +133,21 @@ func (w *walk) examine(ctx context.Context, f file, readers []reader) error {
 	return w.keep(f.path, found)
 }
 
-// largeFile looks through a file that is too large to be held. Only the mark of a Go binary can be looked for so, and its absence
-// proves that there is nothing to be found: the largest executables of public images are written in other languages.
+// largeFile looks through a file that is too large to be held. Only a runtime's name, and the marks of Go and of cargo auditable, can be
+// looked for so, and their absence proves that there is nothing to be found but BusyBox, which is never so large: the largest executables
+// of public images are written in other languages.
 func (w *walk) largeFile(f file, wanted bool, content io.Reader) error {
 	size := f.info.Size()
 	if !wanted && size <= maxLayerBytes {
 		counted := &countingReader{r: content}
-		marked, err := builtByGo(counted)
+		worth, err := mayHold(f.path, counted)
 		if err != nil {
 			return fmt.Errorf("reading %q: %w", printable(f.path), err)
 		}
 		if err := w.spend(counted.n); err != nil {
 			return err
 		}
-		if !marked {
+		if !worth {
 			return w.keep(f.path, nil)
 		}
 	}
@@ -239,16 +240,19 @@ func isExecutable(head []byte) bool {
 	return bytes.HasPrefix(head, []byte(elfMagic)) || bytes.HasPrefix(head, []byte(peMagic))
 }
 
-// builtByGo reports whether r is an executable that holds goMark. It reads no further than it must.
-func builtByGo(r io.Reader) (bool, error) {
+// mayHold reports whether r, of a file at p, is an executable that a reader could find packages in. It reads no further than it must.
+func mayHold(p string, r io.Reader) (bool, error) {
 	buf := make([]byte, chunkBytes)
 	n, err := io.ReadFull(r, buf[:len(elfMagic)])
 	if err != nil || !isExecutable(buf[:n]) {
 		return false, err
 	}
+	if runtimeOf(p) != "" {
+		return true, nil
+	}
 	for {
 		m, err := r.Read(buf[n:])
-		if bytes.Contains(buf[:n+m], []byte(goMark)) {
+		if read := buf[:n+m]; bytes.Contains(read, []byte(goMark)) || bytes.Contains(read, []byte(auditableSection)) {
 			return true, nil
 		}
 		if err == io.EOF {
@@ -257,6 +261,6 @@ func builtByGo(r io.Reader) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		n = copy(buf, buf[max(0, n+m-len(goMark)+1):n+m])
+		n = copy(buf, buf[max(0, n+m-len(goMark)+1):n+m]) // what the longer of the two may begin in
 	}
 }
