@@ -75,7 +75,7 @@ func (w *walk) file(ctx context.Context, p place, header *tar.Header, content io
 func (w *walk) aside(at string, size int64) func(data []byte) error {
 	if owner, ok := listOf(at); ok && size <= maxListBytes {
 		return func(list []byte) error {
-			w.owned.addList(owner, list)
+			w.owned.addList(at, owner, list)
 			return nil
 		}
 	}
@@ -122,15 +122,17 @@ func (w *walk) spend(n int64) error {
 
 // examine has f read by readers and keeps what they find, including what one finds that fails midway.
 func (w *walk) examine(ctx context.Context, f file, readers []reader) error {
-	var found []gate.Package
+	var told account
 	for _, r := range readers {
 		packages, err := r.readRecovered(ctx, f)
-		found = append(found, packages...)
+		told.packages = append(told.packages, packages...)
 		if err != nil {
-			w.gap(kindOf(err, gate.GapUnreadablePackage), f.path, fmt.Sprintf("reading it as %s: %s", r.name, printable(err.Error())))
+			why := fmt.Sprintf("reading it as %s: %s", r.name, printable(err.Error()))
+			told.gaps = append(told.gaps, gate.Gap{Kind: kindOf(err, gate.GapUnreadablePackage), Why: why})
 		}
 	}
-	return w.keep(f.path, found)
+	w.owned.sum(&told, f.path, f.data)
+	return w.keep(f.path, told)
 }
 
 // largeFile looks through a file that is too large to be held. Only a runtime's name, and the marks of Go and of cargo auditable, can be
@@ -148,11 +150,11 @@ func (w *walk) largeFile(f file, wanted bool, content io.Reader) error {
 			return err
 		}
 		if !worth {
-			return w.keep(f.path, nil)
+			return w.keep(f.path, account{})
 		}
 	}
 	w.gap(gate.GapLimit, f.path, fmt.Sprintf("the file has %d bytes, at most %d are read", size, maxFileBytes))
-	return w.keep(f.path, nil)
+	return w.keep(f.path, account{})
 }
 
 func (w *walk) release(at string, size int64, content io.Reader) error {
@@ -213,7 +215,7 @@ func (w *walk) hardLink(p place, target string) error {
 	if kind == noDatabase {
 		at = p.at
 	}
-	packages, examined := w.files[source]
+	told, examined := w.files[source]
 	wanting := w.readers.namesFor(at, kind)
 	alike := kind == databaseAt(source) && slices.Equal(wanting, w.readers.namesFor(source, kind))
 	unread := kind != noDatabase || len(wanting) > 0
@@ -225,7 +227,8 @@ func (w *walk) hardLink(p place, target string) error {
 		w.gap(gate.GapUnresolvedLink, at, fmt.Sprintf("a hard link to %q, which was not examined under that name", printable(target)))
 	}
 	if examined && alike {
-		return w.keep(at, withoutLinkedRuntimes(packages, at))
+		told.packages = withoutLinkedRuntimes(told.packages, at)
+		return w.keep(at, told)
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 // readRPM returns the packages of an rpm database in any of its three formats: sqlite, ndb, Berkeley DB. The library reads files
 // only, so data is put into dir for the time. Scalibr's own reader is not used: it leaves the module stream out, without which
 // the advisories of Red Hat's modules cannot be told apart. owns is told the vendor and the files of each package.
-func readRPM(ctx context.Context, dir string, data []byte, owns func(vendor string, files []string)) (packages []gate.Package, err error) {
+func readRPM(ctx context.Context, dir string, data []byte, owns func(vendor string, files []fileDigest)) (packages []gate.Package, err error) {
 	name := filepath.Join(dir, "rpmdb")
 	if err := os.WriteFile(name, data, 0o600); err != nil {
 		return nil, fmt.Errorf("writing a copy: %w", err)
@@ -43,11 +43,23 @@ func readRPM(ctx context.Context, dir string, data []byte, owns func(vendor stri
 			continue
 		}
 		packages = append(packages, rpmPackage(row))
-		if files, err := row.InstalledFileNames(); err == nil { // else they are reported as if they were nobody's
-			owns(row.Vendor, files)
+		if names, err := row.InstalledFileNames(); err == nil { // else they are reported as if they were nobody's
+			owns(row.Vendor, withDigests(names, row.FileDigests))
 		}
 	}
 	return packages, nil
+}
+
+// withDigests returns files with their digests. The library leaves out the last of them where they are empty.
+func withDigests(names, digests []string) []fileDigest {
+	files := make([]fileDigest, len(names))
+	for i, name := range names {
+		files[i].path = name
+		if i < len(digests) {
+			files[i].digest = digests[i]
+		}
+	}
+	return files
 }
 
 const sqliteMagic = "SQLite format 3\x00"

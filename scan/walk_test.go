@@ -253,7 +253,7 @@ func TestLimits(t *testing.T) {
 	})
 	t.Run("more packages than are kept", func(t *testing.T) {
 		w := newWalk("")
-		err := w.keep("a", make([]gate.Package, maxPackages+1))
+		err := w.keep("a", account{packages: make([]gate.Package, maxPackages+1)})
 		if kindOf(err, gate.GapScanner) != gate.GapLimit {
 			t.Errorf("error %v, want a limit", err)
 		}
@@ -262,7 +262,7 @@ func TestLimits(t *testing.T) {
 		w := newWalk("")
 		var err error
 		for range maxHeldBytes {
-			if err = w.keep(strings.Repeat("a", 1000), nil); err != nil {
+			if err = w.keep(strings.Repeat("a", 1000), account{}); err != nil {
 				break
 			}
 		}
@@ -397,6 +397,7 @@ var readable = []struct{ name, data string }{
 	{"root/buildinfo/content_manifests/a.json", `{"content_sets":["a"]}`},
 	{"root/buildinfo/Dockerfile-a-1-2", `LABEL "com.redhat.component"="a" "architecture"="x86_64"`},
 	{"var/lib/ubuntu-advantage/status.json", `{"services":[{"name":"esm-infra","status":"enabled"}]}`},
+	{"var/lib/dpkg/info/a.md5sums", "d41d8cd98f00b204e9800998ecf8427e  usr/lib/a\n"},
 }
 
 // FuzzReaders has each reader read anything, in the way a child does, and the parent believe what is found.
