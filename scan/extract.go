@@ -14,7 +14,6 @@ import (
 	cpb "github.com/google/osv-scalibr/binary/proto/config_go_proto"
 	"github.com/google/osv-scalibr/extractor"
 	"github.com/google/osv-scalibr/extractor/filesystem"
-	"github.com/google/osv-scalibr/extractor/filesystem/language/golang/gobinary"
 	"github.com/google/osv-scalibr/extractor/filesystem/language/python/wheelegg"
 	"github.com/google/osv-scalibr/extractor/filesystem/simplefileapi"
 
@@ -88,7 +87,7 @@ func newReaders(dir string, owned *ownership) (*readers, error) {
 			named("composer", composerInstalled, readComposer),
 			named("conan", conanLock, readConan),
 		},
-		executables: []reader{scalibr(gobinary.New), {name: "cargo-auditable", read: readRust}, {name: "runtime", read: readRuntime}},
+		executables: []reader{{name: "go/binary", read: readGo}, {name: "cargo-auditable", read: readRust}, {name: "runtime", read: readRuntime}},
 	}
 	return r, errors.Join(errs...)
 }
@@ -180,9 +179,6 @@ func convert(found []*extractor.Package, err error) ([]gate.Package, error) {
 			if license != "" {
 				pkg.Licenses = append(pkg.Licenses, license)
 			}
-		}
-		if pkg.Type == "golang" && pkg.Name == "go" {
-			pkg.Name = "stdlib" // what advisories call the standard library
 		}
 		if !packageTypes[pkg.Type] {
 			return packages, errors.Join(err, fmt.Errorf("packages of type %q are not known", pkg.Type))

@@ -255,7 +255,7 @@ func TestPanicOfAReaderIsAGap(t *testing.T) {
 	if err := w.examine(t.Context(), file{path: "a"}, []reader{r}); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := gapKinds(w.gaps), []gate.GapKind{gate.GapUnreadablePackage}; !slices.Equal(got, want) {
+	if got, want := gapKinds(w.result().Gaps), []gate.GapKind{gate.GapUnreadablePackage}; !slices.Equal(got, want) {
 		t.Errorf("gaps: %v, want %v", got, want)
 	}
 }

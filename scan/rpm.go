@@ -19,7 +19,7 @@ const rpmTimeout = time.Minute
 //
 // Neither scalibr's reader nor the library below it is used: what they cannot read of a database they leave out, and they can be led
 // in a circle.
-func readRPM(ctx context.Context, dir string, data []byte, owns func(vendor string, files []string)) ([]gate.Package, error) {
+func readRPM(ctx context.Context, dir string, data []byte, owns func(vendor string, files []fileDigest)) ([]gate.Package, error) {
 	ctx, cancel := context.WithTimeout(ctx, rpmTimeout)
 	defer cancel()
 	packages, err := packagesOf(ctx, rpmHeaders(ctx, dir, data), owns)
@@ -43,7 +43,7 @@ func rpmHeaders(ctx context.Context, dir string, data []byte) iter.Seq2[[]byte, 
 	}
 }
 
-func packagesOf(ctx context.Context, headers iter.Seq2[[]byte, error], owns func(vendor string, files []string)) ([]gate.Package, error) {
+func packagesOf(ctx context.Context, headers iter.Seq2[[]byte, error], owns func(vendor string, files []fileDigest)) ([]gate.Package, error) {
 	var packages []gate.Package
 	for raw, err := range headers {
 		if err == nil {
@@ -65,10 +65,23 @@ func packagesOf(ctx context.Context, headers iter.Seq2[[]byte, error], owns func
 		}
 		packages = append(packages, p)
 		if vendor, err := header.text(rpmTagVendor); err == nil { // else they are reported as if they were nobody's
-			owns(vendor, header.files())
+			digests, _ := header.texts(rpmTagFileDigests, maxOwnedPaths) // without them the paths have to do
+			owns(vendor, withDigests(header.files(), digests))
 		}
 	}
 	return packages, nil
+}
+
+// withDigests returns files with their digests. Those that are empty are left out at the end.
+func withDigests(names, digests []string) []fileDigest {
+	files := make([]fileDigest, len(names))
+	for i, name := range names {
+		files[i].path = name
+		if i < len(digests) {
+			files[i].digest = digests[i]
+		}
+	}
+	return files
 }
 
 // splitSourceRPM takes "bash-5.2.26-4.fc41.src.rpm" apart into "bash" and "5.2.26-4.fc41". The file name has no epoch: it is the

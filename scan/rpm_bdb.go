@@ -120,7 +120,7 @@ func (d *bdb) each(visit func(header []byte) bool) error {
 			return fmt.Errorf("page %d: %w", n, err)
 		}
 	}
-	if stated := d.order.Uint32(d.data[bdbRecordsAt:]); uint32(d.records) != stated {
+	if stated := d.order.Uint32(d.data[bdbRecordsAt:]); uint32(d.records) < stated {
 		return fmt.Errorf("%d of %d records could be read", d.records, stated)
 	}
 	return nil

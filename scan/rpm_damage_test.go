@@ -105,7 +105,7 @@ func TestDamagedRPMDatabases(t *testing.T) {
 // readDatabase returns what is read of db, by name.
 func readDatabase(ctx context.Context, t testing.TB, db []byte) ([]gate.Package, error) {
 	t.Helper()
-	packages, err := readRPM(ctx, t.TempDir(), db, func(string, []string) {})
+	packages, err := readRPM(ctx, t.TempDir(), db, func(string, []fileDigest) {})
 	slices.SortStableFunc(packages, byName)
 	return packages, err
 }

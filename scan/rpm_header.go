@@ -33,6 +33,7 @@ const (
 	rpmTagVendor      = 1011
 	rpmTagLicense     = 1014
 	rpmTagArch        = 1022
+	rpmTagFileDigests = 1035
 	rpmTagSourceRPM   = 1044
 	rpmTagDirIndexes  = 1116
 	rpmTagBaseNames   = 1117

@@ -14,10 +14,18 @@ import (
 	"github.com/tidewaiter/tidewaiter/gate"
 )
 
-// owned is whose files readRPM tells of.
+// owned is whose files readRPM tells of, each with its digest.
 type owned struct {
 	Vendor string
 	Files  []string
+}
+
+func stated(files []fileDigest) []string {
+	var texts []string
+	for _, f := range files {
+		texts = append(texts, f.path+" "+f.digest)
+	}
+	return texts
 }
 
 // TestAgreesWithTheRPMLibrary compares what is read of each database in the test data of a library that reads them with what it reads.
@@ -32,7 +40,7 @@ func TestAgreesWithTheRPMLibrary(t *testing.T) {
 			data := libraryDatabase(t, file)
 			want, wantOwned := byLibrary(t, data)
 			var gotOwned []owned
-			got, err := readRPM(t.Context(), t.TempDir(), data, func(vendor string, files []string) { gotOwned = append(gotOwned, owned{vendor, files}) })
+			got, err := readRPM(t.Context(), t.TempDir(), data, func(vendor string, files []fileDigest) { gotOwned = append(gotOwned, owned{vendor, stated(files)}) })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -96,7 +104,7 @@ func byLibrary(t *testing.T, data []byte) ([]gate.Package, []owned) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		files = append(files, owned{row.Vendor, installed})
+		files = append(files, owned{row.Vendor, stated(withDigests(installed, row.FileDigests))})
 	}
 	slices.SortStableFunc(packages, byName)
 	return packages, sortedOwned(files)
