@@ -156,7 +156,7 @@ func (o overlay) add(r osvRecord, now time.Time) error {
 		return nil
 	}
 	for _, affected := range r.Affected {
-		scope, names, order, err := overlayScope(affected.Package.Ecosystem, affected.Package.Name)
+		scope, name, order, err := overlayScope(affected.Package.Ecosystem, affected.Package.Name)
 		if err != nil {
 			return err
 		}
@@ -170,9 +170,7 @@ func (o overlay) add(r osvRecord, now time.Time) error {
 		if o[scope] == nil {
 			o[scope] = map[string][]*overlayAdvisory{}
 		}
-		for _, name := range names {
-			o[scope][name] = append(o[scope][name], a)
-		}
+		o[scope][name] = append(o[scope][name], a)
 	}
 	return nil
 }
@@ -281,41 +279,42 @@ var overlayFamilies = map[string]string{
 
 // overlayElsewhere are the ecosystems of OSV no inventory has packages of.
 var overlayElsewhere = map[string]bool{
-	"": true, "Android": true, "Bioconductor": true, "Bitnami": true, "ConanCenter": true, "CRAN": true, "GHC": true,
+	"": true, "Android": true, "Bioconductor": true, "CRAN": true, "GHC": true,
 	"GitHub Actions": true, "Hackage": true, "Hex": true, "Julia": true, "Kubernetes": true, "Linux": true, "OSS-Fuzz": true,
 	"Pub": true, "SwiftURL": true, "VSCode": true, "opam": true,
 }
 
-// overlayScope returns under what, and under which spellings, advisories about a package of an OSV ecosystem are kept; an empty
+// overlayScope returns under what, and under which spelling, advisories about a package of an OSV ecosystem are kept; an empty
 // scope for one that no image can have. Any other ecosystem is refused: an operator who put the record there meant it to count.
-func overlayScope(name, pkg string) (scope string, names []string, order versionOrder, err error) {
-	family, release, _ := strings.Cut(name, ":")
+func overlayScope(ecosystem, pkg string) (scope, name string, order versionOrder, err error) {
+	family, release, _ := strings.Cut(ecosystem, ":")
 	if overlayElsewhere[family] {
-		return "", nil, "", nil
+		return "", "", "", nil
 	}
 	for kind, e := range ecosystems {
-		if string(e.order) != name {
+		if string(e.order) != ecosystem {
 			continue
 		}
-		if kind == "pypi" {
-			return e.prefix, []string{canonicalPyPIName(pkg)}, e.order, nil
+		switch kind {
+		case "pypi":
+			return e.prefix, canonicalPyPIName(pkg), e.order, nil
+		case "golang":
+			return e.prefix, pkg, e.order, nil
+		default:
+			return e.prefix, strings.ToLower(pkg), e.order, nil
 		}
-		if kind != "golang" {
-			pkg = strings.ToLower(pkg)
-		}
-		return e.prefix, []string{pkg}, e.order, nil
 	}
 	d, ok := distributions[overlayFamilies[family]]
 	if !ok {
-		return "", nil, "", fmt.Errorf("packages of ecosystem %s", quoted(name))
+		return "", "", "", fmt.Errorf("packages of ecosystem %s", quoted(ecosystem))
 	}
 	if release == "" {
-		return strings.TrimSpace(d.bucket), []string{pkg}, d.order, nil
+		return strings.TrimSpace(d.bucket), pkg, d.order, nil
 	}
 	release, _, _ = strings.Cut(strings.TrimPrefix(release, "v"), ":") // "v3.19", "22.04:LTS"
 	of, ok := d.release(release)
 	if !ok {
-		return "", nil, "", fmt.Errorf("packages of ecosystem %s", quoted(name))
+		return "", "", "", fmt.Errorf("packages of ecosystem %s", quoted(ecosystem))
 	}
-	return d.bucket + of, []string{pkg}, d.order, nil
+	return d.bucket + of, pkg, d.order, nil
 }
