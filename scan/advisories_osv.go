@@ -150,11 +150,13 @@ func parseOSVRecord(text []byte) (osvRecord, error) {
 	return r, nil
 }
 
-// add takes r into the overlay, unless it has been withdrawn.
+// add takes r into the overlay, unless it has been withdrawn. A record of several packages counts for those an image can have; one of
+// none that any image can is refused, as one that nothing would ever come of.
 func (o overlay) add(r osvRecord, now time.Time) error {
 	if r.Withdrawn != nil && !r.Withdrawn.After(now) {
 		return nil
 	}
+	counts := false
 	for _, affected := range r.Affected {
 		scope, name, order, err := overlayScope(affected.Package.Ecosystem, affected.Package.Name)
 		if err != nil {
@@ -171,9 +173,27 @@ func (o overlay) add(r osvRecord, now time.Time) error {
 			o[scope] = map[string][]*overlayAdvisory{}
 		}
 		o[scope][name] = append(o[scope][name], a)
+		counts = true
+	}
+	if !counts {
+		return fmt.Errorf("about no package that is looked for in images: %s", r.ecosystems())
 	}
 	return nil
 }
+
+// ecosystems names those of the packages r affects, for people.
+func (r osvRecord) ecosystems() string {
+	var names []string
+	for _, affected := range r.Affected {
+		if name := quoted(affected.Package.Ecosystem); !slices.Contains(names, name) && len(names) < maxNamedEcosystems {
+			names = append(names, name)
+		}
+	}
+	return cmp.Or(strings.Join(names, ", "), "it names none")
+}
+
+// maxNamedEcosystems bounds a sentence; no published record has more.
+const maxNamedEcosystems = 8
 
 // newOverlayAdvisory returns what r says about one of the packages it affects. Ranges of commits say nothing about versions and are
 // passed over; every other kind has to be understood.
@@ -198,6 +218,9 @@ func newOverlayAdvisory(r osvRecord, affected osvAffected, order versionOrder) (
 			if ok {
 				events = append(events, event)
 			}
+		}
+		if !slices.ContainsFunc(events, func(e overlayEvent) bool { return e.kind == eventIntroduced }) { // which nothing would be in
+			return nil, errors.New("a range that begins nowhere")
 		}
 		slices.SortStableFunc(events, func(x, y overlayEvent) int { return compareEvents(order, x, y) })
 		a.ranges = append(a.ranges, events)
@@ -290,6 +313,9 @@ func overlayScope(ecosystem, pkg string) (scope, name string, order versionOrder
 	family, release, _ := strings.Cut(ecosystem, ":")
 	if overlayElsewhere[family] {
 		return "", "", "", nil
+	}
+	if pkg == "" {
+		return "", "", "", fmt.Errorf("a package of ecosystem %s without a name", quoted(ecosystem))
 	}
 	for kind, e := range ecosystems {
 		if string(e.order) != ecosystem {

@@ -150,6 +150,12 @@ func TestOverlayRefuses(t *testing.T) {
 		"an unknown ecosystem":    osvAbout("Perl", "x", `"versions":["1"]`),
 		"an unmapped product":     osvAbout("Red Hat:enterprise_linux:9::baseos", "x", `"versions":["1"]`),
 		"a paid-for fix":          osvAbout("Ubuntu:Pro:22.04:LTS", "x", `"versions":["1"]`),
+		"what no image has":       osvAbout("Hex", "x", `"versions":["1"]`),
+		"no name":                 osvAbout("npm", "", `"versions":["1"]`),
+		"nothing affected":        `{"id":"X-1","affected":[]}`,
+		"commits of no package":   `{"id":"X-1","affected":[{"ranges":[{"type":"GIT"}]}]}`,
+		"a range of nothing":      osvAbout("npm", "x", `"ranges":[{"type":"SEMVER","events":[]}]`),
+		"a range with no start":   osvAbout("npm", "x", `"ranges":[{"type":"SEMVER","events":[{"fixed":"1.0.0"},{"limit":"*"}]}]`),
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
