@@ -285,7 +285,7 @@ func (r osvRecord) name() string {
 	return r.ID
 }
 
-// worst returns the worst of the ratings r states for a package, in a form that is read here: a word, or a vector of CVSS 3.
+// worst returns the worst of the ratings r states for a package, in a form that is read here: a word, or a vector of CVSS 3 or 4.
 func (r osvRecord) worst(affected osvAffected) gate.Severity {
 	worst := max(r.DatabaseSpecific.severity, affected.DatabaseSpecific.severity, affected.EcosystemSpecific.severity)
 	for _, s := range slices.Concat(r.Severity, affected.Severity) {

@@ -173,11 +173,12 @@ func TestOverlayRefuses(t *testing.T) {
 
 func TestOverlayRates(t *testing.T) {
 	for record, want := range map[string]gate.Severity{
-		`"database_specific":{"severity":"MODERATE"}`:                                                          gate.Medium,
-		`"database_specific":{"severity":{"text":"x"}}`:                                                        gate.Unrated,
-		`"severity":[{"type":"Ubuntu","score":"high"}]`:                                                        gate.High,
-		`"severity":[{"type":"CVSS_V3","score":"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H"}]`:               gate.Critical,
-		`"database_specific":{"severity":"LOW"},"severity":[{"score":"CVSS:3.0/AV:L/AC:H/PR:N/UI:R/S:U/C:H"}]`: gate.Low,
+		`"database_specific":{"severity":"MODERATE"}`:                                                               gate.Medium,
+		`"database_specific":{"severity":{"text":"x"}}`:                                                             gate.Unrated,
+		`"severity":[{"type":"Ubuntu","score":"high"}]`:                                                             gate.High,
+		`"severity":[{"type":"CVSS_V3","score":"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H"}]`:                    gate.Critical,
+		`"severity":[{"type":"CVSS_V4","score":"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N"}]`: gate.Critical,
+		`"database_specific":{"severity":"LOW"},"severity":[{"score":"CVSS:3.0/AV:L/AC:H/PR:N/UI:R/S:U/C:H"}]`:      gate.Low,
 	} {
 		r, err := parseOSVRecord([]byte(`{"id":"X-1",` + record + `}`))
 		if err != nil {
@@ -201,18 +202,31 @@ func TestOverlayRates(t *testing.T) {
 func TestSeverityOfVector(t *testing.T) {
 	// Scores as NVD publishes them: 10.0, 9.8, 9.3, 9.1, 7.8, 5.9, 6.1, 3.7, 0.
 	for vector, want := range map[string]gate.Severity{
-		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:C/C:H/I:H/A:H":         gate.Critical,
-		"CVSS:3.0/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H/E:P":     gate.Critical,
-		"CVSS:3.1/AV:N/AC:L/PR:N/UI:R/S:C/C:H/I:H/A:N":         gate.Critical,
-		"CVSS:3.1/AV:N/AC:L/PR:H/UI:N/S:C/C:H/I:H/A:H":         gate.Critical,
-		"CVSS:3.1/AV:L/AC:L/PR:N/UI:R/S:U/C:H/I:H/A:H":         gate.High,
-		"CVSS:3.1/AV:N/AC:H/PR:N/UI:N/S:U/C:H/I:N/A:N":         gate.Medium,
-		"CVSS:3.1/AV:N/AC:L/PR:N/UI:R/S:C/C:L/I:L/A:N":         gate.Medium,
-		"CVSS:3.1/AV:N/AC:H/PR:N/UI:N/S:U/C:N/I:N/A:L":         gate.Low,
-		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N/A:N":         gate.Unrated,
-		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N":             gate.Unrated,
-		"CVSS:3.1/AV:Z/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H":         gate.Unrated,
-		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/S:C": gate.Unrated,
+		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:C/C:H/I:H/A:H":     gate.Critical,
+		"CVSS:3.0/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H/E:P": gate.Critical,
+		"CVSS:3.1/AV:N/AC:L/PR:N/UI:R/S:C/C:H/I:H/A:N":     gate.Critical,
+		"CVSS:3.1/AV:N/AC:L/PR:H/UI:N/S:C/C:H/I:H/A:H":     gate.Critical,
+		"CVSS:3.1/AV:L/AC:L/PR:N/UI:R/S:U/C:H/I:H/A:H":     gate.High,
+		"CVSS:3.1/AV:N/AC:H/PR:N/UI:N/S:U/C:H/I:N/A:N":     gate.Medium,
+		"CVSS:3.1/AV:N/AC:L/PR:N/UI:R/S:C/C:L/I:L/A:N":     gate.Medium,
+		"CVSS:3.1/AV:N/AC:H/PR:N/UI:N/S:U/C:N/I:N/A:L":     gate.Low,
+		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N/A:N":     gate.Unrated,
+		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N":         gate.Unrated,
+		"CVSS:3.1/AV:Z/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H":     gate.Unrated,
+		// Scores as FIRST's calculator has them: 10.0, 9.3, 8.7, 8.5, 6.9, 5.1, 2.1, 0, and 9.3 again without threat and environment.
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:H/SI:H/SA:H":                       gate.Critical,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N":                       gate.Critical,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:N/VI:N/VA:H/SC:N/SI:N/SA:N":                       gate.High,
+		"CVSS:4.0/AV:L/AC:L/AT:N/PR:L/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N":                       gate.High,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:L/VI:N/VA:N/SC:N/SI:N/SA:N":                       gate.Medium,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:A/VC:N/VI:N/VA:N/SC:L/SI:L/SA:N":                       gate.Medium,
+		"CVSS:4.0/AV:N/AC:L/AT:P/PR:L/UI:P/VC:L/VI:N/VA:N/SC:N/SI:N/SA:N":                       gate.Low,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:N/VI:N/VA:N/SC:N/SI:N/SA:N":                       gate.Unrated,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N/E:U/MVC:N/MVI:N/MVA:N": gate.Critical,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/S:C":                                  gate.Unrated,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:Z":                       gate.Unrated,
+		"CVSS:4.0": gate.Unrated,
+		"CVSS:5.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N": gate.Unrated,
 		"": gate.Unrated,
 	} {
 		if got := severityOfVector(vector); got != want {
