@@ -7,6 +7,7 @@ import (
 
 	dbtypes "github.com/aquasecurity/trivy-db/pkg/types"
 
+	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/internal/ocitest"
 )
 
@@ -14,6 +15,7 @@ import (
 type comparison struct {
 	where        string
 	oracle, ours []finding
+	installed    gate.Found
 	rows         []ocitest.Advisory
 }
 
@@ -23,14 +25,14 @@ type aspect string
 const (
 	presence aspect = "presence"
 	severity aspect = "severity"
-	state    aspect = "state" // and fix
-	other    aspect = "other" // for which there is no reason
+	state    aspect = "state"   // and fix
+	subject  aspect = "subject" // the package it is about, or that we say it twice: for this there is no reason
 )
 
 // differing returns in what both sides differ.
 func (c comparison) differing() (aspects []aspect) {
-	if len(c.ours) > 1 {
-		return []aspect{other}
+	if len(c.ours) > 1 || len(c.ours) == 1 && !c.ours[0].isOf(c.installed) {
+		return []aspect{subject}
 	}
 	if len(c.oracle) == 0 || len(c.ours) == 0 {
 		return []aspect{presence}
@@ -41,10 +43,6 @@ func (c comparison) differing() (aspects []aspect) {
 	}
 	if oracle.status != ours.status || oracle.fixed != ours.fixed {
 		aspects = append(aspects, state)
-	}
-	oracle.severity, oracle.status, oracle.fixed = ours.severity, ours.status, ours.fixed
-	if oracle != ours {
-		aspects = append(aspects, other)
 	}
 	return aspects
 }
@@ -82,32 +80,28 @@ func (c comparison) lies(where ...string) bool {
 // isLanguage reports whether c is about packages of a language, or runtimes.
 func (c comparison) isLanguage() bool { return comparers[c.where] != nil }
 
-// either returns what one of both sides says, ours if we do.
-func (c comparison) either() finding { return slices.Concat(c.ours, c.oracle)[0] }
-
 // onlyOurs reports whether c is a finding of ours alone, which follows from the rows of a package of rpm's.
 func (c comparison) onlyOurs() bool {
 	if len(c.oracle) > 0 {
 		return false
 	}
 	f := c.ours[0]
-	fixed, affected := newestFix(c.rows, f.version, f.arch)
+	fixed, affected := newestFix(c.rows, c.installed.Package)
 	return affected && f.fixed == fixed && f.status == "fixed" && f.severity == rate(c.rows[0])
 }
 
 // isAsByOrder reports whether the finding of c, or the lack of one, is what follows from a row for the version installed.
 func (c comparison) isAsByOrder(a ocitest.Advisory) bool {
-	f := c.either()
-	if affects(c.where, f.version, a) != (len(c.ours) > 0) {
+	if affects(c.where, c.installed.Version, a) != (len(c.ours) > 0) {
 		return false
 	}
-	return len(c.ours) == 0 || c.hasNextFix() && f.severity == rate(a)
+	return len(c.ours) == 0 || c.hasNextFix() && c.ours[0].severity == rate(a)
 }
 
 // hasNextFix reports whether our finding, of a language, has the fix there is for the version installed.
 func (c comparison) hasNextFix() bool {
 	f := c.ours[0]
-	next := nextFix(c.where, f.version, c.rows[0])
+	next := nextFix(c.where, c.installed.Version, c.rows[0])
 	return f.fixed == next && f.status == map[bool]string{true: "affected", false: "fixed"}[next == ""]
 }
 
@@ -149,16 +143,15 @@ var differences = []difference{
 	{
 		"amazon's versions", "the oracle compares Amazon's as if they were Debian's, and passes over those with a caret",
 		presence, func(c comparison) bool {
-			f := c.either()
-			_, affected := newestFix(c.rows, f.version, f.arch)
-			asDebian, err := debOlder(f.version, c.rows[0].Fixed)
+			_, affected := newestFix(c.rows, c.installed.Package)
+			asDebian, err := debOlder(c.installed.Version, c.rows[0].Fixed)
 			return c.lies("amazon") && affected != (err == nil && asDebian) && (c.onlyOurs() || !affected && len(c.ours) == 0)
 		},
 	},
 	{
 		"noarch", "the oracle passes over packages for every architecture of Rocky and Oracle, whose advisories name each",
 		presence, func(c comparison) bool {
-			return c.lies("rocky", "oracle") && c.onlyOurs() && c.ours[0].arch == "noarch"
+			return c.lies("rocky", "oracle") && c.onlyOurs() && c.installed.Arch == "noarch"
 		},
 	},
 	{
@@ -168,7 +161,7 @@ var differences = []difference{
 	{
 		"candidates of runtimes", "the oracle takes what follows a hyphen for a revision of the packaging, which is newer than the release",
 		presence, func(c comparison) bool {
-			return c.lies("generic") && strings.HasSuffix(c.either().version, "-rc1") && c.isAsByOrder(c.rows[0])
+			return c.lies("generic") && strings.HasSuffix(c.installed.Version, "-rc1") && c.isAsByOrder(c.rows[0])
 		},
 	},
 }

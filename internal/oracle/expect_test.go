@@ -18,6 +18,7 @@ import (
 	deb "github.com/knqyf263/go-deb-version"
 	rpm "github.com/knqyf263/go-rpm-version"
 
+	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/internal/ocitest"
 )
 
@@ -129,21 +130,21 @@ func withEnds(a ocitest.Advisory) ocitest.Advisory {
 	return a
 }
 
-// newestFix returns the newest of the fixes that rows have for a package of arch, and whether that is newer than installed. Fixes of
-// another of Oracle's flavours are none.
-func newestFix(rows []ocitest.Advisory, installed, arch string) (fixed string, affected bool) {
+// newestFix returns the newest of the fixes that rows have for a package of its architecture, and whether that is newer than the one
+// installed. Fixes of another of Oracle's flavours are none.
+func newestFix(rows []ocitest.Advisory, installed gate.Package) (fixed string, affected bool) {
 	for _, a := range rows {
-		if arch != "noarch" && len(a.Arches) > 0 && !slices.Contains(a.Arches, arch) {
+		if installed.Arch != "noarch" && len(a.Arches) > 0 && !slices.Contains(a.Arches, installed.Arch) {
 			continue
 		}
-		if a.Source == "oracle-oval" && oracleoval.PackageFlavor(a.Fixed) != oracleoval.PackageFlavor(installed) {
+		if a.Source == "oracle-oval" && oracleoval.PackageFlavor(a.Fixed) != oracleoval.PackageFlavor(installed.Version) {
 			continue
 		}
 		if fixed == "" || rpmOlder(fixed, a.Fixed) {
 			fixed = a.Fixed
 		}
 	}
-	return fixed, fixed != "" && rpmOlder(installed, fixed)
+	return fixed, fixed != "" && rpmOlder(installed.Version, fixed)
 }
 
 func rpmOlder(a, b string) bool { return rpm.NewVersion(a).LessThan(rpm.NewVersion(b)) }

@@ -90,6 +90,16 @@ func newCase(seed uint64) oracleCase {
 
 // compare has both sides match c, counts the differences that have a reason, and returns how many findings were compared.
 func (c oracleCase) compare(t *testing.T, met map[string]int) (total int) {
+	for where, about := range c.match(t) {
+		t.Run(where, func(t *testing.T) { agree(t, about, met) })
+		total += len(about)
+	}
+	return total
+}
+
+// match has both sides match c, and returns what they say by distribution and ecosystem.
+func (c oracleCase) match(t *testing.T) map[string][]comparison {
+	t.Helper()
 	dir := t.TempDir()
 	if err := ocitest.WriteAdvisories(dir, built, c.rows); err != nil {
 		t.Fatal(err)
@@ -110,21 +120,49 @@ func (c oracleCase) compare(t *testing.T, met map[string]int) (total int) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
+	said := map[string][]comparison{}
+	for _, s := range systems {
+		said[s.name] = c.comparisons(t, s.name, s.detect(t, c.inventories[s.name]), found[s.name])
+	}
+	for _, l := range languages {
+		said[l.kind] = c.comparisons(t, l.kind, l.detect(t, c.inventories[l.kind]), found[l.kind])
+	}
+	return said
+}
+
+// comparisons puts together what both sides say, in the order of vulnerabilities and places.
+func (c oracleCase) comparisons(t *testing.T, where string, oracle, ours []finding) (all []comparison) {
+	t.Helper()
+	if len(oracle) == 0 {
+		t.Errorf("the oracle finds nothing in %s", where)
+	}
 	rows := map[string][]ocitest.Advisory{}
 	for _, a := range c.rows {
 		rows[a.ID] = append(rows[a.ID], a)
 	}
-	for _, s := range systems {
-		t.Run(s.name, func(t *testing.T) {
-			total += agree(t, s.name, rows, s.detect(t, c.inventories[s.name]), found[s.name], met)
-		})
+	about := map[string]comparison{}
+	for _, f := range oracle {
+		said := about[f.key()]
+		said.oracle = append(said.oracle, f)
+		about[f.key()] = said
 	}
-	for _, l := range languages {
-		t.Run(l.kind, func(t *testing.T) {
-			total += agree(t, l.kind, rows, l.detect(t, c.inventories[l.kind]), found[l.kind], met)
-		})
+	for _, f := range ours {
+		said := about[f.key()]
+		said.ours = append(said.ours, f)
+		about[f.key()] = said
 	}
-	return total
+	for _, key := range slices.Sorted(maps.Keys(about)) {
+		said := about[key]
+		one := slices.Concat(said.oracle, said.ours)[0]
+		said.where, said.rows = where, rows[one.id]
+		i := slices.IndexFunc(c.inventories[where].Packages, func(p gate.Found) bool { return p.Path == one.path })
+		if i < 0 {
+			t.Fatalf("%s: nobody installed what is said of %v", where, one)
+		}
+		said.installed = c.inventories[where].Packages[i]
+		all = append(all, said)
+	}
+	return all
 }
 
 // finding is what both sides say, as far as they are compared.
@@ -136,6 +174,11 @@ type finding struct {
 
 func (f finding) String() string {
 	return fmt.Sprintf("%s in %s %s at %s: %s, %s %s", f.id, f.name, f.version, f.path, f.severity, f.status, f.fixed)
+}
+
+// isOf reports whether f is about the package p, as it is installed.
+func (f finding) isOf(p gate.Found) bool {
+	return f.name == p.Name && f.version == p.Version && f.arch == p.Arch && f.path == p.Path
 }
 
 // key is what there is one finding of.
@@ -236,27 +279,11 @@ func (l language) detect(t *testing.T, inv gate.Inventory) []finding {
 	return theirs(vulns, inv)
 }
 
-// agree reports every difference that has no reason, counts those that have, and returns how many findings were compared.
-func agree(t *testing.T, where string, rows map[string][]ocitest.Advisory, want, got []finding, met map[string]int) int {
+// agree reports every difference that has no reason, and counts those that have.
+func agree(t *testing.T, about []comparison, met map[string]int) {
 	t.Helper()
-	about := map[string]comparison{}
-	for _, f := range want {
-		c := about[f.key()]
-		c.oracle = append(c.oracle, f)
-		about[f.key()] = c
-	}
-	for _, f := range got {
-		c := about[f.key()]
-		c.ours = append(c.ours, f)
-		about[f.key()] = c
-	}
-	if len(want) == 0 {
-		t.Errorf("the oracle finds nothing")
-	}
 	unexplained := 0
-	for _, key := range slices.Sorted(maps.Keys(about)) {
-		c := about[key]
-		c.where, c.rows = where, rows[slices.Concat(c.oracle, c.ours)[0].id]
+	for _, c := range about {
 		reasons, ok := c.reasons()
 		for _, name := range reasons {
 			met[name]++
@@ -271,5 +298,4 @@ func agree(t *testing.T, where string, rows map[string][]ocitest.Advisory, want,
 	if unexplained > maxShown {
 		t.Errorf("and %d more differences", unexplained-maxShown)
 	}
-	return len(about)
 }
