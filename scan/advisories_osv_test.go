@@ -243,6 +243,7 @@ func TestSeverityOfVector(t *testing.T) {
 func FuzzOSVRecord(f *testing.F) {
 	f.Add([]byte(lodashRecord), "4.17.4")
 	f.Add([]byte(osvAbout("npm", "lodash", `"ranges":[{"type":"SEMVER","events":[{"introduced":"1.0.0"},{"last_affected":"2.0.0"}]}],"versions":["1"]`)), "2.0.0")
+	f.Add([]byte(`{"id":"X-1","severity":[{"score":"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N"}],"affected":[{"package":{"ecosystem":"npm","name":"lodash"},"versions":["1"]}]}`), "1")
 	f.Fuzz(func(t *testing.T, text []byte, version string) {
 		record, err := parseOSVRecord(text)
 		if err != nil {
