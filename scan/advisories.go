@@ -44,7 +44,7 @@ type Advisories struct {
 //
 // The whole file is read once, for its digest and to check that its pages hang together, so opening takes about two seconds for
 // each gigabyte. Errors: those of the file system (fs.ErrNotExist for a missing file); data of another schema, damaged, or built in
-// the future; an OSV record that cannot be read.
+// the future; an OSV record that cannot be read, or that is about no package an image can have.
 func OpenAdvisories(ctx context.Context, path string, maxAge time.Duration, now func() time.Time) (*Advisories, error) {
 	a := &Advisories{path: path, maxAge: maxAge, now: now}
 	if path == "" {

@@ -4,6 +4,8 @@ import (
 	"math"
 	"strings"
 
+	gocvss40 "github.com/pandatix/go-cvss/40"
+
 	"github.com/tidewaiter/tidewaiter/gate"
 )
 
@@ -23,9 +25,12 @@ var cvssWeights = map[string]map[string]float64{
 // cvssChangedPrivileges replaces the weights of PR where the scope changes.
 var cvssChangedPrivileges = map[string]float64{"N": 0.85, "L": 0.68, "H": 0.5}
 
-// severityOfVector returns how bad the base metrics of a CVSS 3 vector, "CVSS:3.1/AV:N/AC:L/…", rate; Unrated for one that is not
-// whole, or of another version.
+// severityOfVector returns how bad the base metrics of a CVSS vector of version 3 or 4, "CVSS:3.1/AV:N/AC:L/…", rate; Unrated for one
+// that is not whole, or of another version.
 func severityOfVector(vector string) gate.Severity {
+	if metrics, ok := strings.CutPrefix(vector, cvss4Header+"/"); ok {
+		return severityOfMetrics4(metrics)
+	}
 	metrics, ok := strings.CutPrefix(vector, "CVSS:3.")
 	if !ok {
 		return gate.Unrated
@@ -45,6 +50,31 @@ func severityOfVector(vector string) gate.Severity {
 		weights["PR"] = cvssChangedPrivileges[values["PR"]]
 	}
 	return severityOfScore(cvssBaseScore(weights, changed))
+}
+
+// cvss4Header begins the vectors of CVSS 4.
+const cvss4Header = "CVSS:4.0"
+
+// cvss4Base are the base metrics of CVSS 4.0 in the order its vectors have (first.org/cvss/v4-0/specification-document, section 7).
+var cvss4Base = [...]string{"AV", "AC", "AT", "PR", "UI", "VC", "VI", "VA", "SC", "SI", "SA"}
+
+// severityOfMetrics4 is severityOfVector of the metrics of a CVSS 4 vector. What they say of threats and environments does not count,
+// as it does not in version 3: it only holds where and when it was written.
+func severityOfMetrics4(metrics string) gate.Severity {
+	values := map[string]string{}
+	for metric := range strings.SplitSeq(metrics, "/") {
+		name, value, _ := strings.Cut(metric, ":")
+		values[name] = value
+	}
+	base := cvss4Header
+	for _, name := range cvss4Base {
+		base += "/" + name + ":" + values[name]
+	}
+	vector, err := gocvss40.ParseVector(base)
+	if err != nil {
+		return gate.Unrated
+	}
+	return severityOfScore(vector.Score())
 }
 
 // cvssBaseScore is the base score of section 7.1.
@@ -73,7 +103,7 @@ func cvssRoundUp(score float64) float64 {
 	return float64(n/10_000+1) / 10
 }
 
-// severityOfScore is the qualitative scale of section 5.
+// severityOfScore is the qualitative scale of section 5, and of section 6 of version 4.
 func severityOfScore(score float64) gate.Severity {
 	switch {
 	case score >= 9:

@@ -154,13 +154,15 @@ func parseOSVRecord(text []byte) (osvRecord, error) {
 	return r, nil
 }
 
-// add takes r into the overlay, unless it has been withdrawn.
+// add takes r into the overlay, unless it has been withdrawn. A record of several packages counts for those an image can have; one of
+// none that any image can is refused, as one that nothing would ever come of.
 func (o overlay) add(r osvRecord, now time.Time) error {
 	if r.Withdrawn != nil && !r.Withdrawn.After(now) {
 		return nil
 	}
+	counts := false
 	for _, affected := range r.Affected {
-		scope, names, order, err := overlayScope(affected.Package.Ecosystem, affected.Package.Name)
+		scope, name, order, err := overlayScope(affected.Package.Ecosystem, affected.Package.Name)
 		if err != nil {
 			return err
 		}
@@ -174,12 +176,28 @@ func (o overlay) add(r osvRecord, now time.Time) error {
 		if o[scope] == nil {
 			o[scope] = map[string][]*overlayAdvisory{}
 		}
-		for _, name := range names {
-			o[scope][name] = append(o[scope][name], a)
-		}
+		o[scope][name] = append(o[scope][name], a)
+		counts = true
+	}
+	if !counts {
+		return fmt.Errorf("about no package that is looked for in images: %s", r.ecosystems())
 	}
 	return nil
 }
+
+// ecosystems names those of the packages r affects, for people.
+func (r osvRecord) ecosystems() string {
+	var names []string
+	for _, affected := range r.Affected {
+		if name := quoted(affected.Package.Ecosystem); !slices.Contains(names, name) && len(names) < maxNamedEcosystems {
+			names = append(names, name)
+		}
+	}
+	return cmp.Or(strings.Join(names, ", "), "it names none")
+}
+
+// maxNamedEcosystems bounds a sentence; no published record has more.
+const maxNamedEcosystems = 8
 
 // newOverlayAdvisory returns what r says about one of the packages it affects. Ranges of commits say nothing about versions and are
 // passed over; every other kind has to be understood.
@@ -204,6 +222,9 @@ func newOverlayAdvisory(r osvRecord, affected osvAffected, order versionOrder) (
 			if ok {
 				events = append(events, event)
 			}
+		}
+		if !slices.ContainsFunc(events, func(e overlayEvent) bool { return e.kind == eventIntroduced }) { // which nothing would be in
+			return nil, errors.New("a range that begins nowhere")
 		}
 		slices.SortStableFunc(events, func(x, y overlayEvent) int { return compareEvents(order, x, y) })
 		a.ranges = append(a.ranges, events)
@@ -268,7 +289,7 @@ func (r osvRecord) name() string {
 	return r.ID
 }
 
-// worst returns the worst of the ratings r states for a package, in a form that is read here: a word, or a vector of CVSS 3.
+// worst returns the worst of the ratings r states for a package, in a form that is read here: a word, or a vector of CVSS 3 or 4.
 func (r osvRecord) worst(affected osvAffected) gate.Severity {
 	worst := max(r.DatabaseSpecific.severity, affected.DatabaseSpecific.severity, affected.EcosystemSpecific.severity)
 	for _, s := range slices.Concat(r.Severity, affected.Severity) {
@@ -285,41 +306,45 @@ var overlayFamilies = map[string]string{
 
 // overlayElsewhere are the ecosystems of OSV no inventory has packages of.
 var overlayElsewhere = map[string]bool{
-	"": true, "Android": true, "Bioconductor": true, "Bitnami": true, "ConanCenter": true, "CRAN": true, "GHC": true,
+	"": true, "Android": true, "Bioconductor": true, "CRAN": true, "GHC": true,
 	"GitHub Actions": true, "Hackage": true, "Hex": true, "Julia": true, "Kubernetes": true, "Linux": true, "OSS-Fuzz": true,
 	"Pub": true, "SwiftURL": true, "VSCode": true, "opam": true,
 }
 
-// overlayScope returns under what, and under which spellings, advisories about a package of an OSV ecosystem are kept; an empty
+// overlayScope returns under what, and under which spelling, advisories about a package of an OSV ecosystem are kept; an empty
 // scope for one that no image can have. Any other ecosystem is refused: an operator who put the record there meant it to count.
-func overlayScope(name, pkg string) (scope string, names []string, order versionOrder, err error) {
-	family, release, _ := strings.Cut(name, ":")
+func overlayScope(ecosystem, pkg string) (scope, name string, order versionOrder, err error) {
+	family, release, _ := strings.Cut(ecosystem, ":")
 	if overlayElsewhere[family] {
-		return "", nil, "", nil
+		return "", "", "", nil
+	}
+	if pkg == "" {
+		return "", "", "", fmt.Errorf("a package of ecosystem %s without a name", quoted(ecosystem))
 	}
 	for kind, e := range ecosystems {
-		if string(e.order) != name {
+		if string(e.order) != ecosystem {
 			continue
 		}
-		if kind == "pypi" {
-			return e.prefix, []string{canonicalPyPIName(pkg)}, e.order, nil
+		switch kind {
+		case "pypi":
+			return e.prefix, canonicalPyPIName(pkg), e.order, nil
+		case "golang":
+			return e.prefix, pkg, e.order, nil
+		default:
+			return e.prefix, strings.ToLower(pkg), e.order, nil
 		}
-		if kind != "golang" {
-			pkg = strings.ToLower(pkg)
-		}
-		return e.prefix, []string{pkg}, e.order, nil
 	}
 	d, ok := distributions[overlayFamilies[family]]
 	if !ok {
-		return "", nil, "", fmt.Errorf("packages of ecosystem %s", quoted(name))
+		return "", "", "", fmt.Errorf("packages of ecosystem %s", quoted(ecosystem))
 	}
 	if release == "" {
-		return strings.TrimSpace(d.bucket), []string{pkg}, d.order, nil
+		return strings.TrimSpace(d.bucket), pkg, d.order, nil
 	}
 	release, _, _ = strings.Cut(strings.TrimPrefix(release, "v"), ":") // "v3.19", "22.04:LTS"
 	of, ok := d.release(release)
 	if !ok {
-		return "", nil, "", fmt.Errorf("packages of ecosystem %s", quoted(name))
+		return "", "", "", fmt.Errorf("packages of ecosystem %s", quoted(ecosystem))
 	}
-	return d.bucket + of, []string{pkg}, d.order, nil
+	return d.bucket + of, pkg, d.order, nil
 }

@@ -69,6 +69,14 @@ func TestOverlayMatches(t *testing.T) {
 	lines := `"ranges":[{"type":"ECOSYSTEM","events":[{"introduced":"1.0.0"},{"fixed":"1.2.0"},{"introduced":"2.0.0"},{"last_affected":"2.1.0"},{"limit":"3"}]}]`
 	debian := inventory(gate.OS{ID: "debian", Version: "12"}, "deb/libx1@9")
 	debian.Packages[0].Source, debian.Packages[0].SourceVersion = "x", "1.1.0-1"
+	extended := inventory(gate.OS{ID: "ubuntu", Version: "18.04"}, "deb/x@1.0.0-1")
+	extended.Channels = []string{"esm-infra"}
+	edge := inventory(gate.OS{ID: "alpine", Version: "3.19.1"}, "apk/x@1.0.0-r1")
+	edge.Channels = []string{"alpine 3.20", "alpine edge"}
+	rpm := inventory(gate.OS{ID: "rocky", Version: "9.2"}, "rpm/x-libs@0:1.0.0-1")
+	rpm.Packages[0].Source, rpm.Packages[0].SourceVersion, rpm.Packages[0].Modularity = "x", "1.0.0-1", "y:1:1:1"
+	apk := inventory(gate.OS{ID: "wolfi"}, "apk/x-libs@1.0.0-r1")
+	apk.Packages[0].Source = "x"
 	const hit, fixed = "X-1 unrated npm/x@", " fixed 1.2.0"
 	for _, test := range []struct {
 		name, record string
@@ -95,14 +103,26 @@ func TestOverlayMatches(t *testing.T) {
 		{"Alpine with its letter", osvAbout("Alpine:v3.19", "x", lines), inventory(gate.OS{ID: "alpine", Version: "3.19.1"}, "apk/x@1.0.0-r1"), []string{"X-1 unrated apk/x@1.0.0-r1 fixed 1.2.0"}},
 		{"Wolfi", osvAbout("Wolfi", "x", lines), inventory(gate.OS{ID: "wolfi"}, "apk/x@1.0.0-r1"), []string{"X-1 unrated apk/x@1.0.0-r1 fixed 1.2.0"}},
 		{"Rocky", osvAbout("Rocky Linux:9", "x", lines), inventory(gate.OS{ID: "rocky", Version: "9.2"}, "rpm/x@0:1.0.0-1"), []string{"X-1 unrated rpm/x@0:1.0.0-1 fixed 1.2.0"}},
-		{"what no image has", osvAbout("Hex", "x", `"ranges":[{"type":"NEW"}]`), inventory(gate.OS{}, "npm/x@1.0.0"), nil},
-		{"no package", `{"id":"X-1","affected":[{"ranges":[{"type":"GIT"}]}]}`, inventory(gate.OS{}, "npm/x@1.0.0"), nil},
+		{"Ubuntu with extended maintenance", osvAbout("Ubuntu:18.04:LTS", "x", lines), extended, []string{"X-1 unrated deb/x@1.0.0-1 fixed 1.2.0"}},
+		{"Alpine's own release with edge beside it", osvAbout("Alpine:v3.19", "x", lines), edge, []string{"X-1 unrated apk/x@1.0.0-r1 fixed 1.2.0"}},
+		{"Alpine's other release with edge beside it", osvAbout("Alpine:v3.20", "x", lines), edge, []string{"X-1 unrated apk/x@1.0.0-r1 fixed 1.2.0"}},
+		{"Alpine's edge without data of it", osvAbout("Alpine:edge", "x", lines), edge, []string{"X-1 unrated apk/x@1.0.0-r1 fixed 1.2.0"}},
+		{"Alpine's release without packages of it", osvAbout("Alpine:v3.18", "x", lines), edge, nil},
+		{"Rocky by source", osvAbout("Rocky Linux:9", "x", lines), rpm, []string{"X-1 unrated rpm/x-libs@0:1.0.0-1 fixed 1.2.0"}},
+		{"Rocky by binary, of a module", osvAbout("Rocky Linux", "x-libs", lines), rpm, []string{"X-1 unrated rpm/x-libs@0:1.0.0-1 fixed 1.2.0"}},
+		{"Rocky by module and binary", osvAbout("Rocky Linux", "y:1::x-libs", lines), rpm, []string{"X-1 unrated rpm/x-libs@0:1.0.0-1 fixed 1.2.0"}},
+		{"Wolfi by package", osvAbout("Wolfi", "x-libs", lines), apk, []string{"X-1 unrated apk/x-libs@1.0.0-r1 fixed 1.2.0"}},
+		{"Debian by binary and its version", osvAbout("Debian:12", "libx1", `"versions":["9"]`), debian, []string{"X-1 unrated deb/libx1@9"}},
+		{"Conan", osvAbout("ConanCenter", "x", lines), inventory(gate.OS{}, "conan/x@1.0.0"), []string{"X-1 unrated conan/x@1.0.0 fixed 1.2.0"}},
+		{"runtimes", osvAbout("Bitnami", "node", lines), inventory(gate.OS{}, "generic/node@1.1.0"), []string{"X-1 unrated generic/node@1.1.0 fixed 1.2.0"}},
+		{"a runtime's candidate as its makers write it", osvAbout("Bitnami", "python", `"versions":["3.13.0rc2"]`), inventory(gate.OS{}, "generic/python@3.13.0rc2"), []string{"X-1 unrated generic/python@3.13.0rc2"}},
+		{"one package that no image has, and one that some have", `{"id":"X-1","affected":[{"package":{"ecosystem":"Hex","name":"x"},"ranges":[{"type":"NEW"}]},{"package":{"ecosystem":"npm","name":"x"},"versions":["1.0.0"]}]}`, inventory(gate.OS{}, "npm/x@1.0.0"), []string{hit + "1.0.0"}},
 		{"withdrawn", `{"id":"X-1","withdrawn":"2025-01-01T00:00:00Z","affected":[{"package":{"ecosystem":"npm","name":"x"},"versions":["1.0.0"]}]}`, inventory(gate.OS{}, "npm/x@1.0.0"), nil},
 		{"to be withdrawn", `{"id":"X-1","withdrawn":"2099-01-01T00:00:00Z","affected":[{"package":{"ecosystem":"npm","name":"x"},"versions":["1.0.0"]}]}`, inventory(gate.OS{}, "npm/x@1.0.0"), []string{hit + "1.0.0"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			rows := []ocitest.Advisory{}
-			for _, bucket := range []string{npmRows, pipRows, mvnRows, goRows, "debian 12", "ubuntu 22.04", "alpine 3.19", "wolfi", "rocky 9"} {
+			for _, bucket := range []string{npmRows, pipRows, mvnRows, goRows, "debian 12", "ubuntu 22.04", "ubuntu 18.04", "ubuntu 18.04-ESM", "alpine 3.19", "alpine 3.20", "wolfi", "rocky 9", "conan::x", "bitnami::x"} {
 				rows = append(rows, ocitest.Advisory{Bucket: bucket, Package: "other", ID: "CVE-1"})
 			}
 			a := openTestAdvisories(t, rows, map[string]string{"x.json": test.record})
@@ -130,6 +150,12 @@ func TestOverlayRefuses(t *testing.T) {
 		"an unknown ecosystem":    osvAbout("Perl", "x", `"versions":["1"]`),
 		"an unmapped product":     osvAbout("Red Hat:enterprise_linux:9::baseos", "x", `"versions":["1"]`),
 		"a paid-for fix":          osvAbout("Ubuntu:Pro:22.04:LTS", "x", `"versions":["1"]`),
+		"what no image has":       osvAbout("Hex", "x", `"versions":["1"]`),
+		"no name":                 osvAbout("npm", "", `"versions":["1"]`),
+		"nothing affected":        `{"id":"X-1","affected":[]}`,
+		"commits of no package":   `{"id":"X-1","affected":[{"ranges":[{"type":"GIT"}]}]}`,
+		"a range of nothing":      osvAbout("npm", "x", `"ranges":[{"type":"SEMVER","events":[]}]`),
+		"a range with no start":   osvAbout("npm", "x", `"ranges":[{"type":"SEMVER","events":[{"fixed":"1.0.0"},{"limit":"*"}]}]`),
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -147,11 +173,12 @@ func TestOverlayRefuses(t *testing.T) {
 
 func TestOverlayRates(t *testing.T) {
 	for record, want := range map[string]gate.Severity{
-		`"database_specific":{"severity":"MODERATE"}`:                                                          gate.Medium,
-		`"database_specific":{"severity":{"text":"x"}}`:                                                        gate.Unrated,
-		`"severity":[{"type":"Ubuntu","score":"high"}]`:                                                        gate.High,
-		`"severity":[{"type":"CVSS_V3","score":"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H"}]`:               gate.Critical,
-		`"database_specific":{"severity":"LOW"},"severity":[{"score":"CVSS:3.0/AV:L/AC:H/PR:N/UI:R/S:U/C:H"}]`: gate.Low,
+		`"database_specific":{"severity":"MODERATE"}`:                                                               gate.Medium,
+		`"database_specific":{"severity":{"text":"x"}}`:                                                             gate.Unrated,
+		`"severity":[{"type":"Ubuntu","score":"high"}]`:                                                             gate.High,
+		`"severity":[{"type":"CVSS_V3","score":"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H"}]`:                    gate.Critical,
+		`"severity":[{"type":"CVSS_V4","score":"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N"}]`: gate.Critical,
+		`"database_specific":{"severity":"LOW"},"severity":[{"score":"CVSS:3.0/AV:L/AC:H/PR:N/UI:R/S:U/C:H"}]`:      gate.Low,
 	} {
 		r, err := parseOSVRecord([]byte(`{"id":"X-1",` + record + `}`))
 		if err != nil {
@@ -175,18 +202,31 @@ func TestOverlayRates(t *testing.T) {
 func TestSeverityOfVector(t *testing.T) {
 	// Scores as NVD publishes them: 10.0, 9.8, 9.3, 9.1, 7.8, 5.9, 6.1, 3.7, 0.
 	for vector, want := range map[string]gate.Severity{
-		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:C/C:H/I:H/A:H":         gate.Critical,
-		"CVSS:3.0/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H/E:P":     gate.Critical,
-		"CVSS:3.1/AV:N/AC:L/PR:N/UI:R/S:C/C:H/I:H/A:N":         gate.Critical,
-		"CVSS:3.1/AV:N/AC:L/PR:H/UI:N/S:C/C:H/I:H/A:H":         gate.Critical,
-		"CVSS:3.1/AV:L/AC:L/PR:N/UI:R/S:U/C:H/I:H/A:H":         gate.High,
-		"CVSS:3.1/AV:N/AC:H/PR:N/UI:N/S:U/C:H/I:N/A:N":         gate.Medium,
-		"CVSS:3.1/AV:N/AC:L/PR:N/UI:R/S:C/C:L/I:L/A:N":         gate.Medium,
-		"CVSS:3.1/AV:N/AC:H/PR:N/UI:N/S:U/C:N/I:N/A:L":         gate.Low,
-		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N/A:N":         gate.Unrated,
-		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N":             gate.Unrated,
-		"CVSS:3.1/AV:Z/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H":         gate.Unrated,
-		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/S:C": gate.Unrated,
+		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:C/C:H/I:H/A:H":     gate.Critical,
+		"CVSS:3.0/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H/E:P": gate.Critical,
+		"CVSS:3.1/AV:N/AC:L/PR:N/UI:R/S:C/C:H/I:H/A:N":     gate.Critical,
+		"CVSS:3.1/AV:N/AC:L/PR:H/UI:N/S:C/C:H/I:H/A:H":     gate.Critical,
+		"CVSS:3.1/AV:L/AC:L/PR:N/UI:R/S:U/C:H/I:H/A:H":     gate.High,
+		"CVSS:3.1/AV:N/AC:H/PR:N/UI:N/S:U/C:H/I:N/A:N":     gate.Medium,
+		"CVSS:3.1/AV:N/AC:L/PR:N/UI:R/S:C/C:L/I:L/A:N":     gate.Medium,
+		"CVSS:3.1/AV:N/AC:H/PR:N/UI:N/S:U/C:N/I:N/A:L":     gate.Low,
+		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N/A:N":     gate.Unrated,
+		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N":         gate.Unrated,
+		"CVSS:3.1/AV:Z/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H":     gate.Unrated,
+		// Scores as FIRST's calculator has them: 10.0, 9.3, 8.7, 8.5, 6.9, 5.1, 2.1, 0, and 9.3 again without threat and environment.
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:H/SI:H/SA:H":                       gate.Critical,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N":                       gate.Critical,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:N/VI:N/VA:H/SC:N/SI:N/SA:N":                       gate.High,
+		"CVSS:4.0/AV:L/AC:L/AT:N/PR:L/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N":                       gate.High,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:L/VI:N/VA:N/SC:N/SI:N/SA:N":                       gate.Medium,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:A/VC:N/VI:N/VA:N/SC:L/SI:L/SA:N":                       gate.Medium,
+		"CVSS:4.0/AV:N/AC:L/AT:P/PR:L/UI:P/VC:L/VI:N/VA:N/SC:N/SI:N/SA:N":                       gate.Low,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:N/VI:N/VA:N/SC:N/SI:N/SA:N":                       gate.Unrated,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N/E:U/MVC:N/MVI:N/MVA:N": gate.Critical,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/S:C":                                  gate.Unrated,
+		"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:Z":                       gate.Unrated,
+		"CVSS:4.0": gate.Unrated,
+		"CVSS:5.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N": gate.Unrated,
 		"": gate.Unrated,
 	} {
 		if got := severityOfVector(vector); got != want {
@@ -203,6 +243,7 @@ func TestSeverityOfVector(t *testing.T) {
 func FuzzOSVRecord(f *testing.F) {
 	f.Add([]byte(lodashRecord), "4.17.4")
 	f.Add([]byte(osvAbout("npm", "lodash", `"ranges":[{"type":"SEMVER","events":[{"introduced":"1.0.0"},{"last_affected":"2.0.0"}]}],"versions":["1"]`)), "2.0.0")
+	f.Add([]byte(`{"id":"X-1","severity":[{"score":"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N"}],"affected":[{"package":{"ecosystem":"npm","name":"lodash"},"versions":["1"]}]}`), "1")
 	f.Fuzz(func(t *testing.T, text []byte, version string) {
 		record, err := parseOSVRecord(text)
 		if err != nil {
@@ -214,7 +255,7 @@ func FuzzOSVRecord(f *testing.F) {
 		}
 		installed := newInstalledVersion(orderNPM, version)
 		for _, a := range o["npm"]["lodash"] {
-			affected, err := a.affects(installed)
+			affected, err := a.affects(installed, version)
 			if affected && err != nil {
 				t.Errorf("affected and an error: %v", err)
 			}

@@ -53,7 +53,7 @@ func (m *matcher) matchLanguage(p gate.Found) error {
 				return err
 			}
 		}
-		if err := m.matchOverlay(e.prefix, name, installed, p); err != nil {
+		if err := m.matchOverlay(e.prefix, name, p.Version, installed, p); err != nil {
 			return err
 		}
 	}

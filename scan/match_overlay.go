@@ -3,17 +3,45 @@ package scan
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/tidewaiter/tidewaiter/gate"
 )
 
-// matchOverlay records what OSV records say about p, filed under scope and name.
-func (m *matcher) matchOverlay(scope, name string, installed installedVersion, p gate.Found) error {
+// matchSystemOverlay records what OSV records say about a package of the image's distribution. By the schema most distributions' name the
+// source package, some the installed one, and several published ones are not of their schema's mind: a name means either.
+func (m *matcher) matchSystemOverlay(r osRelease, p gate.Found) error {
+	names := map[string]string{p.Name: p.Version} // to the version that counts under that name
+	names[cmp.Or(p.Source, p.Name)] = cmp.Or(p.SourceVersion, p.Version)
+	if stream, ok := moduleStream(p.Modularity); ok && r.streams {
+		names[stream+"::"+p.Name] = p.Version
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		installed := newInstalledVersion(r.order, names[name])
+		for _, scope := range r.scopes {
+			if err := m.matchOverlay(scope, name, names[name], installed, p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// scopes returns those of names that hold records, each once, in order.
+func (o overlay) scopes(names ...string) []string {
+	slices.Sort(names)
+	return slices.DeleteFunc(slices.Compact(names), func(name string) bool { return len(o[name]) == 0 })
+}
+
+// matchOverlay records what OSV records say about p, filed under scope and name. What p states as its version may not be in the form
+// that installed is compared in.
+func (m *matcher) matchOverlay(scope, name, stated string, installed installedVersion, p gate.Found) error {
 	for _, a := range m.data.overlay[scope][name] {
 		if err := m.look(); err != nil {
 			return err
 		}
-		affected, err := a.affects(installed)
+		affected, err := a.affects(installed, stated)
 		if err != nil {
 			if err := m.unknownVersion(p, a.id, err); err != nil {
 				return err
@@ -41,13 +69,13 @@ func (m *matcher) matchOverlay(scope, name string, installed installedVersion, p
 	return nil
 }
 
-// affects reports whether a package of version installed is one the record names, singly or in a range.
-func (a *overlayAdvisory) affects(installed installedVersion) (bool, error) {
+// affects reports whether a package of version installed, which its package states so, is one the record names, singly or in a range.
+func (a *overlayAdvisory) affects(installed installedVersion, stated string) (bool, error) {
 	if len(a.ranges) == 0 && len(a.versions) == 0 {
 		return false, fmt.Errorf("%w: the advisory names none", errUnknownVersion)
 	}
 	for _, version := range a.versions {
-		if version == installed.text {
+		if version == installed.text || version == stated {
 			return true, nil
 		}
 		if c, err := installed.compare(version); err == nil && c == 0 { // what is no version is not the one installed

@@ -107,8 +107,9 @@ type osRelease struct {
 	distribution
 	// rows is the bucket of the release, empty when it is not known what that would be called.
 	rows string
-	// family is the distribution as a whole, for advisories that name no release.
-	family   string
+	// scopes are where OSV records about the image's packages may be kept: the distribution as a whole, its release, and whatever else
+	// its packages are from. Only those that hold any are listed.
+	scopes   []string
 	sourceID string
 	// numbers are those of the products the image stands for.
 	numbers map[int]bool
@@ -149,13 +150,17 @@ func (m *matcher) release(os gate.OS, channels []string) (r osRelease, covered b
 	if !ok {
 		return osRelease{}, false
 	}
-	r.distribution, r.family = d, strings.TrimSpace(d.bucket)
+	r.distribution = d
+	family := strings.TrimSpace(d.bucket)
 	release, ok := d.release(os.Version)
 	if !ok {
+		r.scopes = m.data.overlay.scopes(family)
 		return r, false
 	}
 	r.rows = d.bucket + release
-	for _, other := range d.otherRows(r.rows, channels) {
+	others := d.otherRows(r.rows, channels)
+	r.scopes = m.data.overlay.scopes(slices.Concat([]string{family, r.rows}, others)...)
+	for _, other := range others {
 		if _, found := m.data.index.sources[other]; found {
 			r.rows = other
 		}
@@ -239,13 +244,8 @@ func (m *matcher) matchSystem(r osRelease, p gate.Found) error {
 				return err
 			}
 		}
-		for _, scope := range slices.Compact([]string{r.rows, r.family}) {
-			if err := m.matchOverlay(scope, name, installed, p); err != nil {
-				return err
-			}
-		}
 	}
-	return nil
+	return m.matchSystemOverlay(r, p)
 }
 
 // matchEntry records what one entry of the row id, about versions after from, says about p.

@@ -48,7 +48,7 @@ var versionForms = map[versionOrder]*regexp.Regexp{
 	orderGo:    semanticVersion,
 	orderCargo: semanticVersion,
 	orderPyPI: regexp.MustCompile(`(?i)^v?(\d+!)?\d+(\.\d+)*([-_.]?(a|b|c|rc|alpha|beta|pre|preview)[-_.]?\d*)?` +
-		`(-\d+|[-_.]?(post|rev|r)[-_.]?\d*)?([-_.]?dev[-_.]?\d*)?(\+[a-z0-9]+([-_.][a-z0-9]+)*)?$`),
+		`(?P<post>-\d+|[-_.]?(post|rev|r)[-_.]?\d*)?([-_.]?dev[-_.]?\d*)?(\+[a-z0-9]+([-_.][a-z0-9]+)*)?$`),
 	orderMaven:     regexp.MustCompile(`^[^${}\[\](),]*\d[^${}\[\](),]*$`),
 	orderGem:       regexp.MustCompile(`^\d+(\.[0-9a-zA-Z]+)*(-[0-9A-Za-z.-]+)?$`),
 	orderNuGet:     regexp.MustCompile(`^\d+(\.\d+){0,3}([-+].*)?$`),

@@ -226,7 +226,7 @@ func (b versionBound) fits(v installedVersion) (bool, error) {
 	case boundUpTo:
 		return c <= 0, nil
 	case boundAbove:
-		return c > 0, nil
+		return c > 0 && !isPostRelease(v, b.version), nil
 	case boundFrom:
 		return c >= 0, nil
 	case boundLine:
@@ -242,6 +242,21 @@ func (b versionBound) fits(v installedVersion) (bool, error) {
 	default:
 		return false, fmt.Errorf("%w: no operator", errUnknownVersion)
 	}
+}
+
+// isPostRelease reports whether v is a post-release of version, "1.0.post1" of "1.0": the same once more with its packaging mended, which
+// PEP 440 has newer than it and yet not in ">1.0".
+func isPostRelease(v installedVersion, version string) bool {
+	if v.order != orderPyPI {
+		return false
+	}
+	form := versionForms[orderPyPI]
+	parts := form.FindStringSubmatchIndex(v.text)
+	if parts == nil || parts[2*form.SubexpIndex("post")] < 0 {
+		return false
+	}
+	c, err := compareVersions(orderPyPI, v.text[:parts[2*form.SubexpIndex("post")]], version)
+	return err == nil && c == 0
 }
 
 // holdsLine reports whether v begins with the numbers of the bound's line; numbers v does not have are zero.

@@ -69,7 +69,7 @@ type language struct {
 	bucket, source string
 	// names are what its packages are called, filed the spellings of advisories.
 	names, filed []string
-	// pieces are put behind numbers to make versions, candidates behind those of installed packages alone.
+	// pieces are put behind numbers to make versions. candidates are forms of two numbers that versions of installed packages alone have.
 	pieces, candidates []string
 	// sets are forms of sets of versions, with versions for %s.
 	sets []string
@@ -78,7 +78,7 @@ type language struct {
 var plainSets = []string{"<%s", "<=%s", ">=%s, <%s", ">%s, <=%s", "=%s", "<%s || >=%s, <%s"}
 
 var languages = []language{
-	{kind: "npm", other: types.NodePkg, bucket: "npm::GitHub Security Advisory npm", source: "ghsa", names: []string{"lodash", "@tide/waiter"}, pieces: []string{"-alpha.1", "-rc.2"}, sets: append([]string{"^%s", "~%s"}, plainSets...)},
+	{kind: "npm", other: types.NodePkg, bucket: "npm::GitHub Security Advisory npm", source: "ghsa", names: []string{"lodash", "@tide/waiter"}, pieces: []string{"-alpha.1", "-rc.2"}, candidates: []string{"%d.%d.0-alpha.1"}, sets: append([]string{"^%s", "~%s"}, plainSets...)},
 	{kind: "pypi", other: types.PythonPkg, bucket: "pip::GitHub Security Advisory pip", source: "ghsa", names: []string{"Tide_Waiter", "jinja2"}, filed: []string{"tide-waiter", "jinja2"}, pieces: []string{"a1", "rc2", ".post1", ".dev3"}, sets: plainSets},
 	{kind: "golang", other: types.GoBinary, bucket: "go::GitHub Security Advisory Go", source: "ghsa", names: []string{"example.test/Tide", "example.test/quay"}, pieces: []string{"-beta.1", "-rc.2", "-0.20220722155237-a158d28d115b"}, sets: plainSets},
 	{kind: "maven", other: types.Jar, bucket: "maven::GitHub Security Advisory Maven", source: "ghsa", names: []string{"org.tide:waiter-core", "org.tide:quay"}, pieces: []string{"-beta9", "-SNAPSHOT", ".Final", "-jre"}, sets: plainSets},
@@ -87,7 +87,7 @@ var languages = []language{
 	{kind: "nuget", other: types.DotNetCore, bucket: "nuget::GitHub Security Advisory NuGet", source: "ghsa", names: []string{"Newtonsoft.Json", "Tide.Waiter"}, filed: []string{"newtonsoft.json", "tide.waiter"}, pieces: []string{"-beta1", "-rc.2"}, sets: plainSets},
 	{kind: "composer", other: types.ComposerVendor, bucket: "composer::GitHub Security Advisory Composer", source: "ghsa", names: []string{"symfony/http-kernel", "tide/waiter"}, pieces: []string{"-beta1", "-rc2"}, sets: plainSets},
 	{kind: "conan", other: types.Conan, bucket: "conan::GitLab Advisory Database Community", source: "glad", names: []string{"zlib", "openssl"}, pieces: nil, sets: plainSets},
-	{kind: "generic", other: types.Bitnami, bucket: "bitnami::Bitnami Vulnerability Database", source: "bitnami", names: []string{"node", "nginx"}, candidates: []string{"-rc1"}, sets: plainSets},
+	{kind: "generic", other: types.Bitnami, bucket: "bitnami::Bitnami Vulnerability Database", source: "bitnami", names: []string{"node", "nginx"}, candidates: []string{"%d.%d.0-rc1", "%d.%d.1-rc1", "%d.%d.2-rc1"}, sets: plainSets},
 }
 
 // generator makes databases and inventories, the same ones each time.
@@ -257,7 +257,7 @@ func (g *generator) languagePackages(l language, n int) []gate.Found {
 	for i := range n {
 		p := gate.Package{Type: l.kind, Name: g.pick(l.names...), Version: g.languageVersion(l)}
 		if len(l.candidates) > 0 && g.chance(10) {
-			p.Version += g.pick(l.candidates...)
+			p.Version = fmt.Sprintf(g.pick(l.candidates...), g.number(), g.number())
 		}
 		found = append(found, gate.Found{Package: p, Path: fmt.Sprintf("app/%d", i)})
 	}
