@@ -31,7 +31,7 @@ type Snapshot struct {
 }
 
 // keyFormat changes whenever the same inputs could lead to another verdict because the code that makes it has changed.
-const keyFormat = "tidewaiter-verdict-4"
+const keyFormat = "tidewaiter-verdict-5"
 
 // Key identifies a verdict by everything that went into it. New inputs are a new key, so no remembered verdict is ever
 // invalidated: it is simply not asked for again.
