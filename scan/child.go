@@ -57,7 +57,7 @@ func Child(stdin io.Reader, stdout io.Writer) int {
 }
 
 func readOne(stdin io.Reader, stdout io.Writer) error {
-	confined, err := confine(".")
+	confined, err := confine(".", maxCPUSeconds)
 	if err != nil {
 		return err
 	}
