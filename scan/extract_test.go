@@ -108,6 +108,7 @@ func TestPackagesOfEveryEcosystem(t *testing.T) {
 		},
 		{"apk", regular("lib/apk/db/installed", apkInstalled), apkPackages},
 		{"apk in usr/lib", regular("usr/lib/apk/db/installed", apkInstalled), apkPackages},
+		{"apk in var/lib", regular("var/lib/apk/db/installed", apkInstalled), apkPackages},
 		{
 			"npm", regular("app/node_modules/lodash/package.json", `{"name":"lodash","version":"4.17.4"}`),
 			[]gate.Package{{Type: "npm", Name: "lodash", Version: "4.17.4"}},
