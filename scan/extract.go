@@ -100,6 +100,8 @@ func newReaders(dir string, owned *ownership) (*readers, error) {
 			named("composer", composerLock, readComposer),
 			named("composer", composerInstalled, readComposer),
 			named("conan", conanLock, readConan),
+			{name: "yarn", wants: yarnCache.matches, read: readYarn},
+			{name: "asar", wants: electronArchive.matches, read: readAsar},
 		},
 		executables: []reader{scalibr(gobinary.New), {name: "cargo-auditable", read: readRust}, {name: "runtime", read: readRuntime}},
 	}

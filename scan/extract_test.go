@@ -268,7 +268,7 @@ func TestReadersAnswerByNameWhateverTheSize(t *testing.T) {
 	}
 	for _, name := range []string{
 		"a/package.json", "a.dist-info/METADATA", "a.whl", "a.jar", "specifications/a-1.gemspec", "a.deps.json", "composer.lock",
-		"vendor/composer/installed.json", "conan.lock",
+		"vendor/composer/installed.json", "conan.lock", ".yarn/cache/a.zip", "app.asar",
 	} {
 		header := entry{}.header
 		header.Name, header.Size = name, 1<<50
