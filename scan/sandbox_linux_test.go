@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -202,9 +203,11 @@ func spin() int {
 	}
 	_ = json.NewEncoder(os.Stdout).Encode(hello{c})
 	_, _ = io.Copy(io.Discard, os.Stdin)
+	var turns atomic.Int64
 	for range 2 {
 		go func() {
 			for {
+				turns.Add(1)
 			}
 		}()
 	}
