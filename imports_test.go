@@ -43,7 +43,7 @@ var rules = map[string]rule{
 	"ledger":     {ours: []string{"oci", "gate", "hosted", "seal"}, theirs: []string{"github.com/distribution/distribution/v3/registry/storage/driver"}},
 	"scan": {ours: []string{"oci", "gate"}, theirs: []string{
 		"github.com/google/osv-scalibr", "github.com/klauspost/compress", "go.etcd.io/bbolt", "github.com/landlock-lsm/go-landlock",
-		"github.com/elastic/go-seccomp-bpf", "github.com/erikvarga/go-rpmdb", "modernc.org/sqlite", "golang.org/x/sys/unix",
+		"github.com/elastic/go-seccomp-bpf", "modernc.org/sqlite", "golang.org/x/sys/unix",
 	}},
 	"access": {ours: []string{"oci", "seal"}, theirs: []string{
 		"github.com/coreos/go-oidc/v3/oidc", "github.com/go-jose/go-jose/v4", "golang.org/x/crypto/bcrypt", "go.yaml.in/yaml/v3",

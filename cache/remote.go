@@ -79,8 +79,11 @@ func openRemote(o Options, p patience, log *slog.Logger, now func() time.Time) (
 	return r, nil
 }
 
+// verdictPrefix begins the names of verdicts in Redis.
+const verdictPrefix = "tidewaiter:v1:verdict:"
+
 // name returns what the verdict of key is called in Redis. It is also what its seal is bound to.
-func name(key gate.Key) string { return "tidewaiter:v1:verdict:" + key.String() }
+func name(key gate.Key) string { return verdictPrefix + key.String() }
 
 // get returns the encoded verdict that was put under key, nil when there is none.
 //

@@ -220,7 +220,7 @@ func TestPagesHaveTheirBounds(t *testing.T) {
 	if !strings.Contains(body[first:first+400], "CVE-2026-0001") || !strings.Contains(body, "The worst 200 of 301") {
 		t.Error("the worst does not come first, or nobody is told of the others")
 	}
-	for _, want := range []string{"Attestations", "predicate.b == 2", "holds", "not_affected", "Waived", "root-user", "Withdrawn 2026-11-22", "is stated to others", older.String(), "Offered, and refused"} {
+	for _, want := range []string{"Attestations", "predicate.b == 2", "holds", "component_not_present", "Waived", "Excused", "vendor states not_affected on 2026-11-22", "root-user", "Withdrawn 2026-11-22", "is stated to others", older.String(), "Offered, and refused"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page does not show %q", want)
 		}

@@ -257,7 +257,7 @@ func TestOpenAPIHasEveryField(t *testing.T) {
 	d := readDocument(t, console.New(wholeOptions(t)))
 	for name, answer := range map[string]any{
 		"Repository": oci.Repository{}, "Verdict": gate.Verdict{}, "Reason": gate.Reason{}, "Signature": gate.Signature{}, "Attestation": gate.Attestation{},
-		"VEX": gate.VEX{}, "Rejection": gate.Rejection{}, "Finding": gate.Finding{}, "Image": console.Image{}, "Statement": console.Statement{},
+		"VEX": gate.VEX{}, "Excuse": gate.Excuse{}, "Rejection": gate.Rejection{}, "Finding": gate.Finding{}, "Image": console.Image{}, "Statement": console.Statement{},
 		"ImageList": console.ImageList{}, "Standing": console.Standing{}, "Waiver": review.Standing{}, "WaiverList": console.WaiverList{},
 		"Grant": console.Grant{}, "Reasoned": console.Reasoned{}, "Release": console.Release{}, "Released": review.Released{}, "Asker": review.Asker{},
 		"QuarantinedItem": review.Item{}, "QuarantinePage": review.Page{}, "QuarantinedImage": review.Detail{}, "Pull": trail.Pull{},

@@ -39,9 +39,10 @@ func richly() gate.Verdict {
 	}
 	v.Warnings = []gate.Reason{{Rule: gate.RuleRootUser, Message: "runs as root"}}
 	v.Waived = []gate.Reason{{Rule: gate.RuleVulnerabilities, Message: "CVE-2026-0002 (high) in zlib 1.2", Waiver: "user:kim until 2026-12-01: " + hostile}}
+	v.Excused = []gate.Reason{{Rule: gate.RuleVulnerabilities, Message: "CVE-2026-0003 (high) in zlib 1.2", Finding: &finding, Excuse: &gate.Excuse{By: "vendor", Status: gate.VEXNotAffected, Why: hostile, At: noon}}}
 	v.Signatures = []gate.Signature{by}
 	v.Attestations = []gate.Attestation{{By: by, PredicateType: "https://slsa.dev/provenance/v1", Answers: map[string]string{"predicate.a == 1": hostile, "predicate.b == 2": ""}}}
-	v.VEX = []gate.VEX{{By: by, Vulnerabilities: []string{"CVE-2026-0001"}, Packages: []gate.VEXPackage{{Type: "deb", Name: "openssl"}}, Status: "not_affected", Why: hostile, At: noon}}
+	v.VEX = []gate.VEX{{By: by, Vulnerabilities: []string{"CVE-2026-0001"}, Packages: []gate.VEXPackage{{Type: "deb", Name: "openssl"}}, Status: "not_affected", Justification: "component_not_present", Why: hostile, At: noon}}
 	v.Rejections = []gate.Rejection{{Manifest: oldest, Format: "cosign-legacy", Why: hostile}}
 	for i := range 300 {
 		f := finding

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
@@ -95,4 +96,18 @@ func TestAttestedAndExcused(t *testing.T) {
 	if got.code != 0 || !strings.Contains(got.stdout, "release states not_affected") {
 		t.Errorf("the verdict, code %d, does not say who excused it:\n%s", got.code, got.stdout)
 	}
+
+	// What was excused is exported as it was stated, and excuses the same where its exporter's word counts.
+	exported := tidewaiter(t, "check", "--quiet", "--config", s.write(t), "-o", "openvex", host+"/shop/excused:1.0")
+	var document any
+	if err := json.Unmarshal([]byte(exported.stdout), &document); exported.code != 0 || err != nil || strings.Contains(exported.stdout, "waive") {
+		t.Fatalf("code %d: %v: %s\n%s", exported.code, err, exported.stderr, exported.stdout)
+	}
+	again := image("shop/excused-again", 6, badLodash)
+	attest("shop/excused-again", again, s.release, provenanceFrom(source), false)
+	attest("shop/excused-again", again, s.release, ocitest.Statement{PredicateType: "https://openvex.dev/ns/v0.2.0", Predicate: document}, false)
+	if again.Digest != excused.Digest {
+		t.Fatalf("it is another image: %s", again.Digest)
+	}
+	p.mustPull(t, "shop/excused-again")
 }

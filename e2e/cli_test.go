@@ -81,6 +81,8 @@ func TestUsage(t *testing.T) {
 		{"a release for ever", []string{"quarantine", "release", "registry.test/a:1", "--reason", "x"}, 2, nil, []string{"--for"}},
 		{"a waiver of everything", []string{"waiver", "grant", "--vulnerability", "CVE-1", "--reason", "x", "--for", "1h"}, 2, nil, []string{"--repository"}},
 		{"an id that is none", []string{"waiver", "revoke", "../x", "--reason", "x"}, 2, nil, []string{"no id"}},
+		{"a canary without a registry", []string{"doctor", "--canary", "canary:1"}, 2, nil, []string{"host of its registry"}},
+		{"a canary before nobody", []string{"doctor", "--canary", "127.0.0.1:1/canary:1", "--server", "http://127.0.0.1:1"}, 1, []string{"neither served nor refused"}, []string{"checks failed"}},
 		{"a list of a server nobody is", []string{"quarantine", "list", "--server", "http://127.0.0.1:1"}, 1, nil, []string{"127.0.0.1:1"}},
 	} {
 		i.run(t)
@@ -103,7 +105,7 @@ func TestUsage(t *testing.T) {
 		walk(nil)
 		want := []string{
 			"", "advisories", "advisories import", "advisories rollback", "advisories status", "advisories update", "audit", "audit verify", "check",
-			"clients", "demo", "eligible", "inventory", "policy", "policy check", "policy simulate", "quarantine", "quarantine drop", "quarantine list", "quarantine read",
+			"clients", "demo", "doctor", "eligible", "inventory", "policy", "policy check", "policy simulate", "quarantine", "quarantine drop", "quarantine list", "quarantine read",
 			"quarantine release", "quarantine show", "recalls", "robot", "robot add", "robot list", "robot revoke", "serve", "token-key", "verdict",
 			"version", "waiver", "waiver approve", "waiver export", "waiver grant", "waiver import", "waiver list", "waiver revoke",
 			"webhook", "webhook drop", "webhook list", "webhook retry",

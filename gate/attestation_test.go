@@ -195,11 +195,17 @@ func TestVEX(t *testing.T) {
 			p, e := strict(t), clean()
 			p.VEX, e.Findings, e.VEX = []string{"security", "vendor"}, []gate.Finding{log4j}, tt.have
 			v := gate.Decide(&gate.PolicySet{Policies: []gate.Policy{p}}, e, noon)
-			if v.Allowed() != tt.excused || (len(v.Waived) == 1) != tt.excused {
-				t.Fatalf("got %s, %q, waived %v", v.Decision, v.Summary(), v.Waived)
+			if v.Allowed() != tt.excused || (len(v.Excused) == 1) != tt.excused || len(v.Waived) > 0 {
+				t.Fatalf("got %s, %q, excused %v, waived %v", v.Decision, v.Summary(), v.Excused, v.Waived)
 			}
-			if tt.excused && !strings.Contains(v.Waived[0].Waiver, "security states ") {
-				t.Errorf("got the reason %q", v.Waived[0].Waiver)
+			x, ok := v.Excuse(log4j)
+			if ok != tt.excused {
+				t.Errorf("asked for its excuse it says %v", x)
+			}
+			if tt.excused {
+				if diff := cmp.Diff(v.Excused[0].Excuse, &x); diff != "" || v.Excused[0].Waiver != "" || !strings.HasPrefix(x.String(), "security states ") {
+					t.Errorf("it is waived by %q, excused by %q (-got +asked):\n%s", v.Excused[0].Waiver, x, diff)
+				}
 			}
 			p.Vulnerabilities.Deny = []string{log4j.ID}
 			if v := gate.Decide(&gate.PolicySet{Policies: []gate.Policy{p}}, e, noon); v.Allowed() {
@@ -209,6 +215,31 @@ func TestVEX(t *testing.T) {
 			p.Vulnerabilities.Deny = nil
 			if v := gate.Decide(&gate.PolicySet{Policies: []gate.Policy{p}}, e, noon); v.Allowed() {
 				t.Error("admitted by the word of somebody the policy does not name")
+			}
+		})
+	}
+}
+
+// A statement is about the package it names however its package URL writes the name.
+func TestVEXNamesPackages(t *testing.T) {
+	for law, tt := range map[string]struct {
+		kind, named, found string
+		excused            bool
+	}{
+		"in another case":                     {"composer", "symfony/console", "Symfony/Console", true},
+		"of PyPI as its URL writes it":        {"pypi", "some-thing", "Some_Thing", true},
+		"of PyPI with a dot":                  {"pypi", "ruamel-yaml", "ruamel.yaml", true},
+		"of PyPI, another":                    {"pypi", "something", "Some_Thing", false},
+		"elsewhere a dash is no other letter": {"npm", "some-thing", "some_thing", false},
+	} {
+		t.Run(law, func(t *testing.T) {
+			p, e := strict(t), clean()
+			f := log4j
+			f.Package = gate.Package{Type: tt.kind, Name: tt.found, Version: "1"}
+			p.VEX, e.Findings = []string{"security"}, []gate.Finding{f}
+			e.VEX = []gate.VEX{statedBy(gate.VEXNotAffected, f.ID, gate.VEXPackage{Type: tt.kind, Name: tt.named, Version: "1"})}
+			if v := gate.Decide(&gate.PolicySet{Policies: []gate.Policy{p}}, e, noon); v.Allowed() != tt.excused {
+				t.Errorf("got %s, %q", v.Decision, v.Summary())
 			}
 		})
 	}
@@ -350,8 +381,8 @@ func leanOnIndex(t *testing.T, everyChild bool) {
 		}
 		return
 	}
-	if err != nil || !v.Allowed() || len(v.Waived) != 1 || v.Attestations[0].By.Inherited != index.Digest {
-		t.Errorf("a child: %s, %q, waived %v, %v", v.Decision, v.Summary(), v.Waived, err)
+	if err != nil || !v.Allowed() || len(v.Excused) != 1 || v.Attestations[0].By.Inherited != index.Digest {
+		t.Errorf("a child: %s, %q, excused %v, %v", v.Decision, v.Summary(), v.Excused, err)
 	}
 	t.Run("54 a platform added in a new, unsigned index leans on nothing", func(t *testing.T) {
 		unsigned := w.index(nginx, child, extra)

@@ -55,7 +55,8 @@ func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 	reasons = append(reasons, ageReasons(p, e, now, &v)...)
 	reasons = append(reasons, signatureReasons(p, e, now)...)
 	reasons = append(reasons, attestationReasons(p, e, now)...)
-	standing, excused := excuseFindings(p, e, findingReasons(p, e, now, &v), now, &v)
+	v.VEX = vexOf(p, e)
+	standing, excused := excuseFindings(findingReasons(p, e, now, &v), now, &v)
 	reasons = append(reasons, standing...)
 	reasons = append(reasons, packageReasons(p, e)...)
 	reasons = append(reasons, licenseReasons(p, e)...)
@@ -66,7 +67,7 @@ func Decide(set *PolicySet, e Evidence, now time.Time) Verdict {
 	reasons = append(reasons, expressionReasons(p, e)...)
 	reasons = append(reasons, gapReasons(p, e)...)
 	reasons, v.Waived = waive(set.Waivers, e.Candidate, reasons, now, &v)
-	reasons, v.Waived, v.VEX = sorted(reasons), sorted(append(v.Waived, excused...)), vexOf(p, e)
+	reasons, v.Waived, v.Excused = sorted(reasons), sorted(v.Waived), sorted(excused)
 	reasons, v.Warnings = p.warned(reasons)
 	v.Complete = e.Manifest.IsIndex() || e.OnlyStatements || e.Looked.covers(p.looksAfter())
 

@@ -12,7 +12,7 @@ import (
 
 // InventoryFormat is the version of [LayerInventory]. It changes whenever a layer read again would yield other facts, and
 // inventories of another version are not used.
-const InventoryFormat = 3
+const InventoryFormat = 4
 
 // How a layer's bytes are compressed.
 const (
@@ -37,6 +37,9 @@ type Package struct {
 	Modularity string `json:"modularity,omitempty"`
 	// Licenses are as the package states them, in its order.
 	Licenses []string `json:"licenses,omitempty"`
+	// Roots are what the names of a Java archive's classes begin with, "org.apache.commons", where the archive does not state its
+	// group: the group in Name is then a guess, and advisories are found by the artifact and these.
+	Roots []string `json:"roots,omitempty"`
 }
 
 // Look says what is looked for in a layer besides packages.

@@ -423,6 +423,6 @@ func (g *Gate) report(ctx context.Context, v Verdict) {
 	}
 	g.o.Log.InfoContext(ctx, "verdict", "decision", v.Decision.String(), "upstream", v.Repository.Upstream, "repo", v.Repository.Path,
 		"digest", v.Digest.String(), "media_type", v.MediaType, "policy", v.Policy, "rules", slices.Compact(rules),
-		"reasons", v.Summary(), "warnings", v.WarningSummary(), "waived", len(v.Waived), "findings", len(v.Findings),
+		"reasons", v.Summary(), "warnings", v.WarningSummary(), "waived", len(v.Waived), "excused", len(v.Excused), "findings", len(v.Findings),
 		"packages", v.Packages, "complete", v.Complete, "snapshot", v.SnapshotID)
 }

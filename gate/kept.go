@@ -39,7 +39,7 @@ type Keeping struct {
 func (k Keeping) off() bool { return k.Records == nil || k.For <= 0 }
 
 // keptFormat changes whenever the same things could be found otherwise because the code that looks for them has changed.
-const keptFormat = "tidewaiter-signatures-1"
+const keptFormat = "tidewaiter-signatures-2"
 
 // asked returns the identity of what is looked for. Attestations are kept with the answers to the conditions they were asked, without
 // what they say, so other conditions are another thing looked for.

@@ -7,7 +7,7 @@ import (
 
 // place notes in each reason of v where p asks for what the reason is about.
 func (v *Verdict) place(p Policy) {
-	for _, reasons := range []*[]Reason{&v.Reasons, &v.Warnings, &v.Waived} {
+	for _, reasons := range []*[]Reason{&v.Reasons, &v.Warnings, &v.Waived, &v.Excused} {
 		*reasons = slices.Clone(*reasons)
 		for i, r := range *reasons {
 			(*reasons)[i].Line = p.Lines[r.Rule]

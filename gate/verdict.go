@@ -93,8 +93,10 @@ type Reason struct {
 	Gap     *Gap     `json:"gap,omitempty"`
 	// Line is where the policy asks for the rule, in the file of the policy as it was when the verdict was made; 0 where it is not written.
 	Line int `json:"line,omitempty"`
-	// Waiver says who waived the reason, until when and why, or who states that it does not matter; set only among [Verdict.Waived].
+	// Waiver says who waived the reason, until when and why; set only among [Verdict.Waived].
 	Waiver string `json:"waiver,omitempty"`
+	// Excuse is who states that the finding does not matter; set only among [Verdict.Excused].
+	Excuse *Excuse `json:"excuse,omitempty"`
 }
 
 // Verdict is a decision about a candidate, with its reasons, until a time. The zero value denies.
@@ -115,8 +117,10 @@ type Verdict struct {
 	Reasons []Reason `json:"reasons,omitempty"`
 	// Warnings are what would have denied it had the policy's mode not been warn, and what it only warns of.
 	Warnings []Reason `json:"warnings,omitempty"`
-	// Waived are reasons that a waiver or a statement of VEX set aside.
+	// Waived are reasons that a waiver set aside: somebody lives with them.
 	Waived []Reason `json:"waived,omitempty"`
+	// Excused are findings that would be reasons, had not a statement of VEX said that they do not matter.
+	Excused []Reason `json:"excused,omitempty"`
 	// Keep says that denied bytes stay in quarantine for review.
 	Keep bool `json:"keep,omitempty"`
 	// Complete says that everything the policy asks for was examined. A denial that was certain early may not be, nor an admission

@@ -19,9 +19,13 @@ type wording [16]byte
 func wordingOf(v gate.Verdict) wording {
 	h := sha256.New()
 	_, _ = fmt.Fprintf(h, "%s %q %t %t", v.Decision, v.Policy, v.Keep, v.Complete) // a hash never fails
-	for i, reasons := range [][]gate.Reason{v.Reasons, v.Warnings, v.Waived} {
+	for i, reasons := range [][]gate.Reason{v.Reasons, v.Warnings, v.Waived, v.Excused} {
 		for _, r := range reasons {
-			_, _ = fmt.Fprintf(h, " %d %q %q %q", i, r.Rule, r.Message, r.Waiver)
+			by := r.Waiver
+			if r.Excuse != nil {
+				by = r.Excuse.String()
+			}
+			_, _ = fmt.Fprintf(h, " %d %q %q %q", i, r.Rule, r.Message, by)
 		}
 	}
 	return wording(h.Sum(nil)[:len(wording{})])

@@ -20,8 +20,10 @@ type Judged struct {
 	Summary  string   `json:"summary,omitempty"`
 	Reasons  []Reason `json:"reasons,omitempty"`
 	Warnings []Reason `json:"warnings,omitempty"`
-	// Waived counts reasons that were set aside; Findings advisories that match.
+	// Waived counts reasons that a waiver set aside, Excused those of which a statement of VEX says that they do not matter; Findings
+	// advisories that match.
 	Waived   int `json:"waived,omitempty"`
+	Excused  int `json:"excused,omitempty"`
 	Findings int `json:"findings,omitempty"`
 	// Keep says that denied bytes stay for review.
 	Keep           bool      `json:"keep,omitempty"`
@@ -51,7 +53,7 @@ func Verdict(v gate.Verdict) Event {
 func About(t Type, v gate.Verdict, summary string) Event {
 	return Event{Type: t, Time: v.JudgedAt, Repository: v.Repository, Subject: v.Candidate().String(), Data: Judged{
 		Decision: v.Decision, Repository: v.Repository.String(), Digest: v.Digest.String(), MediaType: v.MediaType, Policy: v.Policy,
-		Summary: cut(summary), Reasons: reasons(v.Reasons), Warnings: reasons(v.Warnings), Waived: len(v.Waived), Findings: len(v.Findings),
+		Summary: cut(summary), Reasons: reasons(v.Reasons), Warnings: reasons(v.Warnings), Waived: len(v.Waived), Excused: len(v.Excused), Findings: len(v.Findings),
 		Keep: v.Keep, Complete: v.Complete, JudgedAt: v.JudgedAt, Until: v.Until, PolicyRevision: v.PolicyRevision, Snapshot: v.SnapshotID,
 	}}
 }

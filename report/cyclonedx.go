@@ -109,9 +109,10 @@ type cdxRating struct {
 }
 
 type cdxAnalysis struct {
-	State    string   `json:"state"`
-	Response []string `json:"response"`
-	Detail   string   `json:"detail"`
+	State         string   `json:"state"`
+	Justification string   `json:"justification,omitempty"`
+	Response      []string `json:"response,omitempty"`
+	Detail        string   `json:"detail"`
 }
 
 type cdxAffects struct {
@@ -126,7 +127,8 @@ type cdxVersion struct {
 
 // CycloneDX returns the report as a bill of materials. If its images were judged it has their findings as vulnerabilities. One that a
 // waiver set aside is "exploitable" and "will_not_fix", with the waiver's word: somebody lives with it, which is not to say that it does not
-// matter. Gaps are properties of the image, whose composition is then "incomplete".
+// matter. One of which somebody whose word counts states that it does not matter is "not_affected" or "resolved", and so is not its version.
+// Gaps are properties of the image, whose composition is then "incomplete".
 func CycloneDX(r Report) ([]byte, error) {
 	d := cdxDocument{
 		Schema: "http://cyclonedx.org/schema/bom-1.6.schema.json", Format: "CycloneDX", SpecVersion: "1.6",
@@ -240,8 +242,12 @@ func cdxVulnerabilities(i Image, image string) []cdxVulnerability {
 	at := map[same]int{}
 	for _, f := range i.findings() {
 		key := same{f.ID, f.Source, f.Title, f.advice(), "", f.Severity, f.standing}
-		if f.standing == waived {
+		status := "affected"
+		switch f.standing {
+		case waived:
 			key.why = f.why
+		case excused:
+			key.why, status = f.why, "unaffected"
 		}
 		n, ok := at[key]
 		if !ok {
@@ -251,7 +257,7 @@ func cdxVulnerabilities(i Image, image string) []cdxVulnerability {
 		}
 		ref := cdxRef(image, packageURL(f.Package, i.Inventory.OS))
 		if !slices.ContainsFunc(all[n].Affects, func(a cdxAffects) bool { return a.Ref == ref }) {
-			all[n].Affects = append(all[n].Affects, cdxAffects{ref, []cdxVersion{{f.Package.Version, "affected"}}})
+			all[n].Affects = append(all[n].Affects, cdxAffects{ref, []cdxVersion{{f.Package.Version, status}}})
 		}
 	}
 	for n := range all {
@@ -273,10 +279,23 @@ func cdxFinding(f finding) cdxVulnerability {
 	if !f.Published.IsZero() {
 		v.Published = stamp(f.Published)
 	}
-	if f.standing == waived {
+	switch f.standing {
+	case waived:
 		v.Analysis = &cdxAnalysis{State: "exploitable", Response: []string{"will_not_fix"}, Detail: "waived by " + f.why}
+	case excused:
+		v.Analysis = &cdxAnalysis{State: "resolved", Detail: f.why}
+		if f.excuse.Status == gate.VEXNotAffected {
+			v.Analysis.State, v.Analysis.Justification = "not_affected", cdxJustifications[f.excuse.Justification]
+		}
 	}
 	return v
+}
+
+// cdxJustifications are the justifications of OpenVEX in the words of CycloneDX, where it has one that says the same. For code that an
+// adversary cannot control it has none; the detail says it.
+var cdxJustifications = map[string]string{
+	"component_not_present": "code_not_present", "vulnerable_code_not_present": "code_not_present",
+	"vulnerable_code_not_in_execute_path": "code_not_reachable", "inline_mitigations_already_exist": "protected_by_mitigating_control",
 }
 
 func cdxSeverity(s gate.Severity) string {

@@ -59,8 +59,12 @@ type exceptionProduct struct {
 
 // OpenVEX returns a statement for every exception. A waiver is a risk somebody accepted, so it says "affected", and as the action that it
 // is accepted, by whom, until when and why. Only where the reason begins with one of the justifications OpenVEX knows did somebody claim
-// more, and then it says "not_affected" for that. A pattern of repositories is no product others know; it becomes a URN of ours.
+// more, and then it says "not_affected" for that. A pattern of repositories is no product others know; it becomes a URN of ours. Of no
+// exceptions it returns nil, as [OpenVEX] does.
 func (e Exceptions) OpenVEX() ([]byte, error) {
+	if len(e.Exceptions) == 0 {
+		return nil, nil
+	}
 	created := e.Created.UTC().Truncate(time.Second).Format(time.RFC3339)
 	statements := []exceptionStatement{}
 	for _, x := range e.Exceptions {

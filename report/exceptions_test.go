@@ -25,6 +25,9 @@ func TestExceptionsAsOpenVEX(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if none, err := (Exceptions{Version: "1", Created: from}).OpenVEX(); err != nil || none != nil {
+		t.Errorf("of no exceptions there is a document: %s, %v", none, err)
+	}
 	again, err := e.OpenVEX()
 	if diff := cmp.Diff(document, again); err != nil || diff != "" {
 		t.Errorf("the same exceptions give another document: %v\n%s", err, diff)

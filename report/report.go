@@ -2,7 +2,8 @@
 // and OpenVEX 0.2.0.
 //
 // It promises that equal values give equal bytes, that every string an image's author wrote is where the format has strings and nowhere
-// else, and that nothing is said that the gate did not find: a finding that a waiver set aside is still a finding. It must not judge,
+// else, and that nothing is said that the gate did not find or was told by somebody whose word
+// counts: a finding that a waiver set aside is still a finding. It must not judge,
 // fetch, or know the time of day.
 package report
 
@@ -48,6 +49,7 @@ const (
 	denied   standing = "denied"   // it is a reason of the denial
 	warned   standing = "warned"   // it would be, were the policy enforced
 	waived   standing = "waived"   // a waiver set it aside
+	excused  standing = "excused"  // somebody whose word counts states that it does not matter
 	recorded standing = "recorded" // the policy does not mind it
 )
 
@@ -55,8 +57,11 @@ const (
 type finding struct {
 	gate.Finding
 	standing standing
-	// why is the message of the reason or, when it was waived, who did, until when and why; empty for one that is recorded.
+	// why is the message of the reason or, when it was waived, who did, until when and why, or who states what of one that is excused; empty
+	// for one that is recorded.
 	why string
+	// excuse is what is stated of one that is excused.
+	excuse gate.Excuse
 }
 
 // findingKey tells one finding of an image from another.
@@ -66,7 +71,8 @@ func keyOf(f gate.Finding) findingKey {
 	return findingKey{f.ID, f.Package.Type, f.Package.Name, f.Package.Version, f.Path}
 }
 
-// findings returns the findings of the image in the order of its verdict. One that is a reason twice has the graver standing.
+// findings returns the findings of the image in the order of its verdict. One that is a reason twice has the graver standing. What is
+// stated of one holds also where the policy does not mind it: to tell others that it is affected would be to contradict who knows better.
 func (i Image) findings() []finding {
 	if i.Verdict == nil {
 		return nil
@@ -85,6 +91,9 @@ func (i Image) findings() []finding {
 	var found []finding
 	for _, f := range i.Verdict.Findings {
 		one := became[keyOf(f)]
+		if x, ok := i.Verdict.Excuse(f); ok && one.standing == "" {
+			one.standing, one.excuse, one.why = excused, x, x.String()
+		}
 		one.Finding, one.standing = f, cmp.Or(one.standing, recorded)
 		found = append(found, one)
 	}
@@ -102,6 +111,17 @@ func (f finding) advice() string {
 		return "there is no fix, and the release gets none any more"
 	}
 	return "there is no fix yet"
+}
+
+// advisoryURL returns where an advisory can be read or, where only its publisher knows that, a name for it that is a URI.
+func advisoryURL(id string) string {
+	switch {
+	case strings.HasPrefix(id, "CVE-"):
+		return "https://nvd.nist.gov/vuln/detail/" + escape(id)
+	case strings.HasPrefix(id, "GHSA-"):
+		return "https://github.com/advisories/" + escape(id)
+	}
+	return "urn:tidewaiter:advisory:" + escape(id)
 }
 
 // component is a package of an image and every place it was found in.

@@ -52,7 +52,8 @@ func inventory() gate.Inventory {
 			{Package: gate.Package{Type: "pypi", Name: "Some_Thing", Version: "2.0", Licenses: []string{"\u202eevil\x1b[31m"}}, Path: "usr/lib/python3/dist-packages/a b#c?%.egg-info", Layer: layerOf("two")},
 			{Package: gate.Package{Type: "novel", Name: "a/b c", Version: ""}, Path: "c:strange", Layer: layerOf("two")},
 		},
-		Gaps: []gate.Gap{{Kind: gate.GapUnreadablePackage, Layer: layerOf("two"), Path: "app/broken.jar", Why: "truncated"}},
+		Secrets: []gate.Secret{{Kind: "private key", Path: "etc/key <1>.pem", Layer: layerOf("one")}},
+		Gaps:    []gate.Gap{{Kind: gate.GapUnreadablePackage, Layer: layerOf("two"), Path: "app/broken.jar", Why: "truncated"}},
 	}
 }
 
@@ -64,10 +65,18 @@ func judged(c gate.Candidate) *gate.Verdict {
 	again.Path = "opt/other/node_modules/lodash/package.json"
 	lived := gate.Finding{ID: "CVE-2021-44228", Package: log4j, Path: "app/app.jar", Severity: gate.Critical, Status: "will_not_fix", Source: "maven", Title: "Remote code injection in Log4j"}
 	minor := gate.Finding{ID: "GHSA-xxxx-yyyy-zzzz", Package: gate.Package{Type: "golang", Name: "stdlib", Version: "1.26.3"}, Path: "usr/bin/tool", Severity: gate.Unrated}
+	unreached := gate.Finding{ID: "CVE-2020-8203", Package: lodash, Path: "app/node_modules/lodash/package.json", Severity: gate.High, FixedVersion: "4.17.19", Source: "npm"}
+	mended := gate.Finding{ID: "CVE-2024-4741", Package: openssl, Path: "var/lib/dpkg/status", Severity: gate.Medium, FixedVersion: "3.0.14-1~deb12u1", Source: "debian 12"}
+	unminded := gate.Finding{ID: "CVE-2021-23337", Package: lodash, Path: "opt/other/node_modules/lodash/package.json", Severity: gate.Low, FixedVersion: "4.17.21", Source: "npm"}
 	gap := gate.Gap{Kind: gate.GapUnknownVersion, Path: "c:strange", Why: "the version is empty"}
-	return &gate.Verdict{
+	v := &gate.Verdict{
 		Repository: c.Repository, Digest: c.Digest, Policy: "production", SnapshotID: "sha256:1234", JudgedAt: created,
-		Findings: []gate.Finding{lived, twice, again, high, minor},
+		Findings: []gate.Finding{lived, twice, again, high, unreached, mended, unminded, minor},
+		VEX: []gate.VEX{
+			vexBy("vendor", gate.VEXNotAffected, "vulnerable_code_not_in_execute_path", "zip <is> never called", unreached.ID),
+			vexBy("security", gate.VEXFixed, "", "backported", mended.ID),
+			vexBy("security", gate.VEXNotAffected, "", "", unminded.ID),
+		},
 		Reasons: []gate.Reason{
 			{Rule: gate.RuleSignatures, Message: "unsigned"},
 			{Rule: gate.RuleDenyList, Message: "CVE-2019-10744 is on the deny list", Finding: &twice},
@@ -80,6 +89,16 @@ func judged(c gate.Candidate) *gate.Verdict {
 			{Rule: gate.RuleSize, Message: "5 GiB", Waiver: "bob, until 2026-06-01T00:00:00Z: on its way out"},
 		},
 	}
+	for _, f := range []gate.Finding{unreached, mended} {
+		x, _ := v.Excuse(f)
+		v.Excused = append(v.Excused, gate.Reason{Rule: gate.RuleVulnerabilities, Message: f.ID, Finding: &f, Excuse: &x})
+	}
+	return v
+}
+
+// vexBy is what an authority stated of a vulnerability, a day before the verdict.
+func vexBy(by string, status gate.VEXStatus, justification, why, id string) gate.VEX {
+	return gate.VEX{By: gate.Signature{Authority: by}, Vulnerabilities: []string{id}, Status: status, Justification: justification, Why: why, At: created.AddDate(0, 0, -1)}
 }
 
 func image() Report {
@@ -115,6 +134,11 @@ func TestDocuments(t *testing.T) {
 					t.Fatal(err)
 				}
 				file := filepath.Join("testdata", name+"."+format+".json")
+				if nothing := format == "openvex" && len(r.Images[0].findings()) == 0 && len(r.Images) == 1; nothing != (got == nil) {
+					t.Errorf("it has nothing to state: %t, and writes %d bytes", nothing, len(got))
+				} else if nothing { // and the format has no document without a statement
+					return
+				}
 				if *update {
 					if err := os.WriteFile(file, got, 0o644); err != nil {
 						t.Fatal(err)
@@ -176,20 +200,24 @@ func TestOrderDoesNotMatter(t *testing.T) {
 func TestEveryFindingIsTold(t *testing.T) {
 	r := image()
 	for format, render := range formats {
-		if format == "spdx" { // which has no place for them
-			continue
-		}
 		got, err := render(r)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, f := range r.Images[0].Verdict.Findings {
-			if !strings.Contains(string(got), f.ID) || f.FixedVersion != "" && !strings.Contains(string(got), f.FixedVersion) {
+			_, ok := r.Images[0].Verdict.Excuse(f)
+			fixed := f.FixedVersion != "" && !(ok && format == "openvex") // nothing is to be done about it
+			if !strings.Contains(string(got), f.ID) || fixed && !strings.Contains(string(got), f.FixedVersion) {
 				t.Errorf("%s says nothing of %s and its fix", format, f.ID)
 			}
 		}
 		if !strings.Contains(string(got), "not reachable; TICKET-12") {
 			t.Errorf("%s does not say why a finding was waived", format)
+		}
+		for _, told := range []string{"vendor states not_affected on 2026-05-03: vulnerable_code_not_in_execute_path, zip <is> never called", "security states fixed"} {
+			if !strings.Contains(string(got), told) {
+				t.Errorf("%s does not say that %s", format, told)
+			}
 		}
 	}
 }
@@ -199,7 +227,7 @@ func TestStandings(t *testing.T) {
 	for _, f := range image().Images[0].findings() {
 		got = append(got, f.ID+" "+string(f.standing))
 	}
-	want := []string{"CVE-2021-44228 waived", "CVE-2019-10744 denied", "CVE-2019-10744 denied", "CVE-2023-5678 warned", "GHSA-xxxx-yyyy-zzzz recorded"}
+	want := []string{"CVE-2021-44228 waived", "CVE-2019-10744 denied", "CVE-2019-10744 denied", "CVE-2023-5678 warned", "CVE-2020-8203 excused", "CVE-2024-4741 excused", "CVE-2021-23337 excused", "GHSA-xxxx-yyyy-zzzz recorded"}
 	if diff := cmp.Diff(got, want); diff != "" {
 		t.Error(diff)
 	}

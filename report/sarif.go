@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tidewaiter/tidewaiter/gate"
@@ -118,7 +119,7 @@ var sarifSeverities = map[gate.Severity]struct{ level, score string }{
 var ruleTexts = map[gate.Rule]string{
 	gate.RuleMatch:      "No policy matches the repository.",
 	gate.RuleSignatures: "A signature the policy asks for is missing.",
-	gate.RuleGap:        "Something could not be examined, and the policy does not tolerate it.",
+	gate.RuleGap:        "Something could not be examined.",
 	gate.RuleMalware:    "A file in a layer is malware by a signature of the scanner.",
 	gate.RuleSecrets:    "A credential was left in a layer or in the config.",
 
@@ -134,24 +135,38 @@ var ruleTexts = map[gate.Rule]string{
 }
 
 // SARIF returns the report as results: one for each finding of the images that were judged, and one for each other reason of a denial or
-// warning. Findings a waiver set aside, and other waived reasons, are suppressed, with the waiver's word. A result's place is the file
+// warning. Findings a waiver set aside, and other waived reasons, are suppressed, with the waiver's word, and so are those of which somebody
+// whose word counts states that they do not matter, with theirs. Of images that were not judged the results are what could not be examined and
+// the secrets that were found, which no policy has looked at. A result's place is the file
 // in the image or, for what concerns all of it, the image's name.
 func SARIF(r Report) ([]byte, error) {
 	w := sarifWriter{rules: map[string]int{}}
 	w.run = sarifRun{
 		Tool:              sarifTool{sarifDriver{Name: "Tidewaiter", Version: r.Version, InformationURI: "https://github.com/tidewaiter/tidewaiter", Rules: []sarifRule{}}},
-		AutomationDetails: sarifAutomation{"tidewaiter/" + r.Name + "/"},
+		AutomationDetails: sarifAutomation{r.category()},
 		Invocations:       []sarifCall{{true, r.created()}}, ColumnKind: "unicodeCodePoints", Results: []sarifResult{},
 	}
 	for _, i := range r.Images {
 		for _, f := range i.findings() {
 			w.finding(i, f)
 		}
-		w.reasons(i)
+		if i.Verdict != nil {
+			w.reasons(i)
+		} else {
+			w.inventory(i)
+		}
 	}
 	return encode(sarifLog{
 		Schema: "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json", Version: "2.1.0", Runs: []sarifRun{w.run},
 	})
+}
+
+// category returns by what readers know which results take the place of which: those of an inventory do not take that of a check's.
+func (r Report) category() string {
+	if slices.ContainsFunc(r.Images, func(i Image) bool { return i.Verdict != nil }) {
+		return "tidewaiter/" + r.Name + "/"
+	}
+	return "tidewaiter/inventory/" + r.Name + "/"
 }
 
 // sarifWriter is a run that is being made.
@@ -183,14 +198,14 @@ func (w *sarifWriter) finding(i Image, f finding) {
 		rule := sarifRule{ID: f.ID, Name: "Vulnerability", ShortDescription: sarifMessage{text}, Properties: sarifProperties{
 			Tags: []string{"security", "vulnerability", f.Severity.String()}, SecuritySeverity: severity.score,
 		}}
-		if strings.HasPrefix(f.ID, "CVE-") {
-			rule.HelpURI = "https://nvd.nist.gov/vuln/detail/" + escape(f.ID)
+		if at := advisoryURL(f.ID); strings.HasPrefix(at, "https:") {
+			rule.HelpURI = at
 		}
 		return rule
 	})
 	purl := packageURL(f.Package, i.Inventory.OS)
 	text := fmt.Sprintf("%s (%s) in %s %s: %s", f.ID, f.Severity, f.Package.Name, f.Package.Version, f.advice())
-	if f.why != "" && f.standing != waived {
+	if f.why != "" && f.standing != waived && f.standing != excused {
 		text += fmt.Sprintf("; %s: %s", f.standing, f.why)
 	}
 	result := sarifResult{
@@ -201,7 +216,10 @@ func (w *sarifWriter) finding(i Image, f finding) {
 			Severity: f.Severity.String(), PURL: purl, FixedVersion: f.FixedVersion, Standing: f.standing, Image: i.Candidate.String(),
 		},
 	}
-	if f.standing == waived {
+	switch f.standing {
+	case waived:
+		result.Suppressions = suppressed("waived by " + f.why)
+	case excused:
 		result.Suppressions = suppressed(f.why)
 	}
 	w.run.Results = append(w.run.Results, result)
@@ -209,9 +227,6 @@ func (w *sarifWriter) finding(i Image, f finding) {
 
 // reasons adds what a verdict rests on besides findings.
 func (w *sarifWriter) reasons(i Image) {
-	if i.Verdict == nil {
-		return
-	}
 	for _, list := range []struct {
 		standing standing
 		level    string
@@ -233,10 +248,28 @@ func (w *sarifWriter) reasons(i Image) {
 				Properties:   sarifProperties{Standing: list.standing, Image: i.Candidate.String()},
 			}
 			if list.standing == waived {
-				result.Suppressions = suppressed(r.Waiver)
+				result.Suppressions = suppressed("waived by " + r.Waiver)
 			}
 			w.run.Results = append(w.run.Results, result)
 		}
+	}
+}
+
+// inventory adds what reading an image found that its packages do not say.
+func (w *sarifWriter) inventory(i Image) {
+	add := func(rule gate.Rule, text, path string, identity ...string) {
+		id := "tidewaiter/" + string(rule)
+		w.run.Results = append(w.run.Results, sarifResult{
+			RuleID: id, RuleIndex: w.rule(id, func() sarifRule { return policyRule(id, rule) }), Level: "warning", Message: sarifMessage{text},
+			Locations: location(i, path), Fingerprints: map[string]string{"tidewaiter/v1": fingerprint(i, append(identity, id, path)...)},
+			Properties: sarifProperties{Image: i.Candidate.String()},
+		})
+	}
+	for _, g := range i.gaps() {
+		add(gate.RuleGap, "not examined: "+gapText(g), g.Path, string(g.Kind), g.Why)
+	}
+	for _, s := range i.Inventory.Secrets {
+		add(gate.RuleSecrets, fmt.Sprintf("a secret, %s, in layer %s", s.Kind, s.Layer), s.Path, s.Kind)
 	}
 }
 
@@ -262,8 +295,8 @@ func location(i Image, path string) []sarifLocation {
 	}}
 }
 
-func suppressed(by string) []sarifSuppression {
-	return []sarifSuppression{{Kind: "external", Status: "accepted", Justification: "waived by " + by}}
+func suppressed(why string) []sarifSuppression {
+	return []sarifSuppression{{Kind: "external", Status: "accepted", Justification: why}}
 }
 
 // fingerprint identifies a result in a repository by parts.

@@ -1,11 +1,14 @@
 package report
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/tidewaiter/tidewaiter/gate"
 )
 
 // The forms below are those of SPDX 2.3 in JSON, as far as they are used here. Words follow its JSON schema, which writes some of the
@@ -53,6 +56,7 @@ type spdxReference struct {
 	Category string `json:"referenceCategory"`
 	Type     string `json:"referenceType"`
 	Locator  string `json:"referenceLocator"`
+	Comment  string `json:"comment,omitempty"`
 }
 
 type spdxAnnotation struct {
@@ -79,8 +83,9 @@ const (
 	spdxNoAssertion = "NOASSERTION"
 )
 
-// SPDX returns the report as a bill of materials. The format has no place for findings: they are left out. A license that is no SPDX
-// expression is kept as the text it is, under a name of this document. Gaps are annotations of the image.
+// SPDX returns the report as a bill of materials. If its images were judged each finding is a reference from its package to the advisory, with
+// what became of it as the comment (SPDX 2.3, annex K.1), and the decision is an annotation of the image, as gaps are. A license that is no
+// SPDX expression is kept as the text it is, under a name of this document.
 func SPDX(r Report) ([]byte, error) {
 	w := spdxWriter{report: r, licenses: map[string]string{}}
 	w.document = spdxDocument{
@@ -133,7 +138,10 @@ func (w *spdxWriter) image(i Image, n int) string {
 		Name: name, SPDXID: spdxID("Image", i.Candidate.String()), VersionInfo: i.Candidate.Digest.String(), DownloadLocation: spdxNoAssertion,
 		Checksums:        []spdxChecksum{{"SHA256", i.Candidate.Digest.Encoded()}},
 		LicenseConcluded: spdxNoAssertion, LicenseDeclared: spdxNoAssertion, Copyright: spdxNoAssertion, Purpose: "CONTAINER",
-		References: []spdxReference{{"PACKAGE-MANAGER", "purl", imageURL(i.Candidate)}},
+		References: []spdxReference{{Category: "PACKAGE-MANAGER", Type: "purl", Locator: imageURL(i.Candidate)}},
+	}
+	if v := i.Verdict; v != nil {
+		p.Annotations = append(p.Annotations, spdxAnnotation{w.report.created(), "OTHER", w.tool(), decisionText(*v)})
 	}
 	for _, g := range i.gaps() {
 		p.Annotations = append(p.Annotations, spdxAnnotation{w.report.created(), "OTHER", w.tool(), "not examined: " + gapText(g)})
@@ -149,6 +157,7 @@ func (w *spdxWriter) contents(i Image, image string) {
 		w.document.Packages = append(w.document.Packages, p)
 		w.relate(image, "CONTAINS", p.SPDXID)
 	}
+	advisories := spdxAdvisories(i)
 	if os := i.Inventory.OS; os.ID != "" {
 		add(spdxPackage{
 			Name: os.ID, SPDXID: spdxID("OperatingSystem", image), VersionInfo: os.Version, LicenseDeclared: spdxNoAssertion, Purpose: "OPERATING_SYSTEM",
@@ -158,9 +167,35 @@ func (w *spdxWriter) contents(i Image, image string) {
 		add(spdxPackage{
 			Name: c.Name, SPDXID: spdxID("Package", image, c.purl), VersionInfo: c.Version, LicenseDeclared: w.declared(c.Licenses),
 			SourceInfo: "found in " + strings.Join(c.paths, ", "), Purpose: "LIBRARY",
-			References: []spdxReference{{"PACKAGE-MANAGER", "purl", c.purl}},
+			References: append([]spdxReference{{Category: "PACKAGE-MANAGER", Type: "purl", Locator: c.purl}}, advisories[c.purl]...),
 		})
 	}
+}
+
+// spdxAdvisories returns, by the URL of a package, references to the advisories of its findings.
+func spdxAdvisories(i Image) map[string][]spdxReference {
+	all := map[string][]spdxReference{}
+	for _, f := range i.findings() {
+		text := fmt.Sprintf("%s (%s): %s; %s", f.ID, f.Severity, f.advice(), f.standing)
+		if f.why != "" {
+			text += ": " + f.why
+		}
+		purl := packageURL(f.Package, i.Inventory.OS)
+		reference := spdxReference{"SECURITY", "advisory", advisoryURL(f.ID), text}
+		if !slices.Contains(all[purl], reference) { // a package may be found in several places
+			all[purl] = append(all[purl], reference)
+		}
+	}
+	return all
+}
+
+// decisionText returns what was decided in one line.
+func decisionText(v gate.Verdict) string {
+	text := "decision: " + v.Decision.String()
+	if why := cmp.Or(v.Summary(), v.WarningSummary(), v.Policy); why != "" {
+		text += " by " + why
+	}
+	return text
 }
 
 // declared returns what a package states of its licenses as an expression, in which all of them hold.

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -107,7 +108,7 @@ func (s *osvSpecific) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// readOverlay reads all OSV records and returns a digest over their names and content.
+// readOverlay reads all OSV records, after the database, and returns a digest over their names and content.
 func (d *advisoryData) readOverlay(ctx context.Context, now time.Time) (digest []byte, err error) {
 	d.overlay = overlay{}
 	h := sha256.New()
@@ -131,6 +132,9 @@ func (d *advisoryData) readOverlay(ctx context.Context, now time.Time) (digest [
 		if err != nil {
 			return nil, fmt.Errorf("reading %s: %w", f.path, err)
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.overlay[ecosystems["maven"].prefix])) {
+		d.index.addArtifact(name)
 	}
 	return h.Sum(nil), nil
 }

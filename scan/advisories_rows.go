@@ -36,11 +36,15 @@ type advisoryIndex struct {
 	ecosystems map[string][]string
 	// spellings maps a canonical PyPI name to the other spellings rows are filed under.
 	spellings map[string][]string
+	// artifacts maps a Java artifact, in lower case, to the names "group:artifact" that rows or records are filed under.
+	artifacts map[string][]string
 	redHat    redHatProducts
 }
 
 func (d *advisoryData) readIndex() error {
-	d.index = advisoryIndex{sources: map[string]string{}, ecosystems: map[string][]string{}, spellings: map[string][]string{}}
+	d.index = advisoryIndex{
+		sources: map[string]string{}, ecosystems: map[string][]string{}, spellings: map[string][]string{}, artifacts: map[string][]string{},
+	}
 	return d.view(func(tx *bolt.Tx) error {
 		if tx.Bucket([]byte(vulnerabilityBucket)) == nil || tx.Bucket([]byte(dataSourceBucket)) == nil {
 			return errors.New("not a vulnerability database: it has no vulnerabilities or no sources")
@@ -72,16 +76,31 @@ func (x *advisoryIndex) add(tx *bolt.Tx, name string, b *bolt.Bucket) error {
 		return nil
 	}
 	x.ecosystems[prefix] = append(x.ecosystems[prefix], name)
-	if prefix != ecosystems["pypi"].prefix {
+	switch prefix {
+	case ecosystems["pypi"].prefix:
+		return b.ForEachBucket(func(pkg []byte) error {
+			spelling := string(pkg)
+			if canonical := canonicalPyPIName(spelling); canonical != spelling && !slices.Contains(x.spellings[canonical], spelling) {
+				x.spellings[canonical] = append(x.spellings[canonical], spelling)
+			}
+			return nil
+		})
+	case ecosystems["maven"].prefix:
+		return b.ForEachBucket(func(pkg []byte) error {
+			x.addArtifact(string(pkg))
+			return nil
+		})
+	default:
 		return nil
 	}
-	return b.ForEachBucket(func(pkg []byte) error {
-		spelling := string(pkg)
-		if canonical := canonicalPyPIName(spelling); canonical != spelling && !slices.Contains(x.spellings[canonical], spelling) {
-			x.spellings[canonical] = append(x.spellings[canonical], spelling)
-		}
-		return nil
-	})
+}
+
+// addArtifact remembers that there are advisories about the Java package called name, "group:artifact".
+func (x *advisoryIndex) addArtifact(name string) {
+	_, artifact, ok := strings.Cut(strings.ToLower(name), ":")
+	if ok && !slices.Contains(x.artifacts[artifact], name) {
+		x.artifacts[artifact] = append(x.artifacts[artifact], name)
+	}
 }
 
 // row is one advisory about one package, in any of the shapes trivy-db stores. Its list of operating systems, which Go's advisories

@@ -47,7 +47,7 @@ type hello struct {
 // Child is the process that reads one layer. It confines itself to its working directory, says on stdout how, reads a layer from
 // stdin and writes its inventory, or its files, to stdout. It returns the exit code: 0 when it has written one, or there was no layer to read.
 func Child(stdin io.Reader, stdout io.Writer) int {
-	os.Stdout = os.Stderr // a library prints what it does not like of an rpm database to standard output, which is the answer here
+	os.Stdout = os.Stderr // or a library that prints would speak in our answer
 	scalibrlog.SetLogger(silence{})
 	if err := readOne(stdin, stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)

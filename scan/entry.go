@@ -20,7 +20,7 @@ func (w *walk) file(ctx context.Context, p place, header *tar.Header, content io
 	switch kind {
 	case osReleaseFile:
 		return w.release(at, header.Size, content)
-	case rpmJournal:
+	case journal:
 		if header.Size > 0 {
 			w.gap(gate.GapUnreadablePackage, at, "changes that were not written back into the database are not read")
 		}
@@ -75,7 +75,7 @@ func (w *walk) file(ctx context.Context, p place, header *tar.Header, content io
 func (w *walk) aside(at string, size int64) func(data []byte) error {
 	if owner, ok := listOf(at); ok && size <= maxListBytes {
 		return func(list []byte) error {
-			w.owned.addList(owner, list)
+			w.owned.addList(at, owner, list)
 			return nil
 		}
 	}
@@ -122,36 +122,39 @@ func (w *walk) spend(n int64) error {
 
 // examine has f read by readers and keeps what they find, including what one finds that fails midway.
 func (w *walk) examine(ctx context.Context, f file, readers []reader) error {
-	var found []gate.Package
+	var told account
 	for _, r := range readers {
 		packages, err := r.readRecovered(ctx, f)
-		found = append(found, packages...)
+		told.packages = append(told.packages, packages...)
 		if err != nil {
-			w.gap(kindOf(err, gate.GapUnreadablePackage), f.path, fmt.Sprintf("reading it as %s: %s", r.name, printable(err.Error())))
+			why := fmt.Sprintf("reading it as %s: %s", r.name, printable(err.Error()))
+			told.gaps = append(told.gaps, gate.Gap{Kind: kindOf(err, gate.GapUnreadablePackage), Why: why})
 		}
 	}
-	return w.keep(f.path, found)
+	w.owned.sum(&told, f.path, f.data)
+	return w.keep(f.path, told)
 }
 
-// largeFile looks through a file that is too large to be held. Only the mark of a Go binary can be looked for so, and its absence
-// proves that there is nothing to be found: the largest executables of public images are written in other languages.
+// largeFile looks through a file that is too large to be held. Only a runtime's name, and the marks of Go and of cargo auditable, can be
+// looked for so, and their absence proves that there is nothing to be found but BusyBox, which is never so large: the largest executables
+// of public images are written in other languages.
 func (w *walk) largeFile(f file, wanted bool, content io.Reader) error {
 	size := f.info.Size()
 	if !wanted && size <= maxLayerBytes {
 		counted := &countingReader{r: content}
-		marked, err := builtByGo(counted)
+		worth, err := mayHold(f.path, counted)
 		if err != nil {
 			return fmt.Errorf("reading %q: %w", printable(f.path), err)
 		}
 		if err := w.spend(counted.n); err != nil {
 			return err
 		}
-		if !marked {
-			return w.keep(f.path, nil)
+		if !worth {
+			return w.keep(f.path, account{})
 		}
 	}
 	w.gap(gate.GapLimit, f.path, fmt.Sprintf("the file has %d bytes, at most %d are read", size, maxFileBytes))
-	return w.keep(f.path, nil)
+	return w.keep(f.path, account{})
 }
 
 func (w *walk) release(at string, size int64, content io.Reader) error {
@@ -212,13 +215,20 @@ func (w *walk) hardLink(p place, target string) error {
 	if kind == noDatabase {
 		at = p.at
 	}
-	packages, examined := w.files[source]
+	told, examined := w.files[source]
 	wanting := w.readers.namesFor(at, kind)
-	switch {
-	case examined && kind == databaseAt(source) && slices.Equal(wanting, w.readers.namesFor(source, kind)):
-		return w.keep(at, withoutLinkedRuntimes(packages, at))
-	case kind != noDatabase || len(wanting) > 0:
+	alike := kind == databaseAt(source) && slices.Equal(wanting, w.readers.namesFor(source, kind))
+	unread := kind != noDatabase || len(wanting) > 0
+	if examined && alike {
+		named := runtimeOf(at)
+		unread = named != "" && named != runtimeOf(source)
+	}
+	if unread {
 		w.gap(gate.GapUnresolvedLink, at, fmt.Sprintf("a hard link to %q, which was not examined under that name", printable(target)))
+	}
+	if examined && alike {
+		told.packages = withoutLinkedRuntimes(told.packages, at)
+		return w.keep(at, told)
 	}
 	return nil
 }
@@ -233,19 +243,19 @@ func isExecutable(head []byte) bool {
 	return bytes.HasPrefix(head, []byte(elfMagic)) || bytes.HasPrefix(head, []byte(peMagic))
 }
 
-// goMark is what debug/buildinfo looks for; a binary without it has no build information.
-const goMark = "\xff Go buildinf:"
-
-// builtByGo reports whether r is an executable that holds goMark. It reads no further than it must.
-func builtByGo(r io.Reader) (bool, error) {
+// mayHold reports whether r, of a file at p, is an executable that a reader could find packages in. It reads no further than it must.
+func mayHold(p string, r io.Reader) (bool, error) {
 	buf := make([]byte, chunkBytes)
 	n, err := io.ReadFull(r, buf[:len(elfMagic)])
 	if err != nil || !isExecutable(buf[:n]) {
 		return false, err
 	}
+	if runtimeOf(p) != "" {
+		return true, nil
+	}
 	for {
 		m, err := r.Read(buf[n:])
-		if bytes.Contains(buf[:n+m], []byte(goMark)) {
+		if read := buf[:n+m]; bytes.Contains(read, []byte(goMark)) || bytes.Contains(read, []byte(auditableSection)) {
 			return true, nil
 		}
 		if err == io.EOF {
@@ -254,6 +264,6 @@ func builtByGo(r io.Reader) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		n = copy(buf, buf[max(0, n+m-len(goMark)+1):n+m])
+		n = copy(buf, buf[max(0, n+m-len(goMark)+1):n+m]) // what the longer of the two may begin in
 	}
 }

@@ -3,6 +3,8 @@ package scan
 import (
 	"bytes"
 	"compress/zlib"
+	"debug/elf"
+	"debug/pe"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/tidewaiter/tidewaiter/gate"
 )
@@ -44,6 +47,36 @@ func elfWith(t testing.TB, name string, content []byte, text string) string {
 	return b.String()
 }
 
+// withSegment returns an executable of elfWith's that says to load size bytes from its begin on.
+func withSegment(t testing.TB, program string, flags elf.ProgFlag, size uint64) string {
+	t.Helper()
+	var b bytes.Buffer
+	segment := elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(flags), Filesz: size, Memsz: size}
+	if err := binary.Write(&b, binary.LittleEndian, segment); err != nil {
+		t.Fatal(err)
+	}
+	at := binary.LittleEndian.AppendUint64(nil, uint64(len(program)))
+	sizes := binary.LittleEndian.AppendUint16(binary.LittleEndian.AppendUint16(nil, uint16(b.Len())), 1)
+	return overwritten([]byte(overwritten([]byte(program), elfSegmentsOffset, at...)), elfSegmentBytes, sizes...) + b.String()
+}
+
+// peWith returns an executable for Windows of one section called name.
+func peWith(t testing.TB, name string, content []byte) string {
+	t.Helper()
+	const dosBytes = 64
+	var b bytes.Buffer
+	section := pe.SectionHeader32{SizeOfRawData: uint32(len(content))}
+	copy(section.Name[:], name)
+	section.PointerToRawData = uint32(dosBytes + 4 + binary.Size(pe.FileHeader{}) + binary.Size(section))
+	dos := binary.LittleEndian.AppendUint32(append([]byte(peMagic), make([]byte, dosBytes-len(peMagic)-4)...), dosBytes)
+	for _, part := range []any{dos, []byte("PE\x00\x00"), pe.FileHeader{Machine: pe.IMAGE_FILE_MACHINE_AMD64, NumberOfSections: 1}, section, content} {
+		if err := binary.Write(&b, binary.LittleEndian, part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b.String()
+}
+
 func zlibbed(t testing.TB, data string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -61,6 +94,11 @@ const crates = `{"packages":[{"name":"tide","version":"0.1.0","source":"local","
 	{"name":"openssl","version":"0.10.30","source":"crates.io"},{"name":"cc","version":"1.0.0","source":"crates.io","kind":"build"}]}`
 
 func TestRustBinaries(t *testing.T) {
+	auditable := elfWith(t, auditableSection, zlibbed(t, crates), "")
+	spoken := elfWith(t, ".text", []byte("\x00"+auditableSection+"\x00"), "")
+	asNoBits := 64 + 2*64 + 4 // the type of elfWith's own section
+	windows := peWith(t, auditableSection, zlibbed(t, crates))
+	unreadable := []gate.GapKind{gate.GapUnreadablePackage}
 	want := []gate.Package{{Type: "cargo", Name: "tide", Version: "0.1.0"}, {Type: "cargo", Name: "openssl", Version: "0.10.30"}}
 	for _, tt := range []struct {
 		name     string
@@ -68,7 +106,17 @@ func TestRustBinaries(t *testing.T) {
 		want     []gate.Package
 		wantGaps []gate.GapKind
 	}{
-		{"auditable", elfWith(t, auditableSection, zlibbed(t, crates), ""), want, nil},
+		{"auditable", auditable, want, nil},
+		{"auditable, for Windows", windows, want, nil},
+		{"not auditable, for Windows", peWith(t, ".text", []byte(auditableSection)), nil, nil},
+		{"for Windows, symbols that lie nowhere", overwritten([]byte(windows), 64+4+8, 0xff, 0xff, 0xff, 0x7f), nil, unreadable},
+		{"sections that lie nowhere", overwritten([]byte(auditable), elfSectionsOffset, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), nil, unreadable},
+		{"a class there is not", overwritten([]byte(auditable), elfClass, 9), nil, unreadable},
+		{"no sections but their names", overwritten([]byte(overwritten([]byte(auditable), elfSectionsOffset, make([]byte, 8)...)), elfSectionBytes, make([]byte, 6)...), nil, unreadable},
+		{"another section for names", withSegment(t, overwritten([]byte(auditable), elfNamesIndex, 0, 0), elf.PF_R, 64), nil, unreadable},
+		{"a list that is said to be nowhere", withSegment(t, overwritten([]byte(auditable), asNoBits, 8), elf.PF_R|elf.PF_X, 64), nil, unreadable},
+		{"what debuggers need of one", withSegment(t, overwritten([]byte(auditable), asNoBits, 8), elf.PF_R|elf.PF_X, 0), nil, nil},
+		{"one that has the section's name in its code", withSegment(t, spoken, elf.PF_R|elf.PF_X, uint64(len(spoken))), nil, nil},
 		{"not auditable", elfWith(t, ".text", []byte("code"), ""), nil, nil},
 		{"one that speaks of the section", elfWith(t, ".text", []byte(auditableSection), ""), nil, nil},
 		{"damaged", elfWith(t, auditableSection, []byte("x\x9cnothing"), ""), nil, []gate.GapKind{gate.GapUnreadablePackage}},
@@ -139,6 +187,56 @@ func TestOneOfBusyBoxsNamesIsEnough(t *testing.T) {
 	want := []gate.FileInventory{{Path: "bin/[", Packages: found}, {Path: "bin/[[", Packages: []gate.Package{}}, {Path: "bin/busybox", Packages: found}}
 	if diff := cmp.Diff(want, got.Files); diff != "" || len(got.Gaps) > 0 {
 		t.Errorf("files (-want +got):\n%s\ngaps: %v", diff, got.Gaps)
+	}
+}
+
+// TestHardLinksOfRuntimes has an archive name a runtime by something else first: by then its bytes have passed.
+func TestHardLinksOfRuntimes(t *testing.T) {
+	node := elfWith(t, ".rodata", nil, "https://nodejs.org/download/release/v20.11.1/node-v20.11.1.tar.gz\x00")
+	python := elfWith(t, ".rodata", nil, "\x003.12.1\x00")
+	rust := elfWith(t, auditableSection, zlibbed(t, `{"packages":[{"name":"tide","version":"0.1.0"}]}`), "")
+	redis := elfWith(t, ".rodata", nil, "\x007.0.151790282056000000000\x00")
+	runtime := func(name, version string) []gate.Package {
+		return []gate.Package{{Type: "generic", Name: name, Version: version}}
+	}
+	crate := []gate.Package{{Type: "cargo", Name: "tide", Version: "0.1.0"}}
+	unresolved := []gate.GapKind{gate.GapUnresolvedLink}
+	for _, tt := range []struct {
+		name        string
+		first, link string
+		content     string
+		wantFirst   []gate.Package
+		wantLink    []gate.Package
+		wantGaps    []gate.GapKind
+	}{
+		{"a runtime under a name that is not its own", "usr/local/bin/a", "usr/local/bin/node", node, nil, nil, unresolved},
+		{"a runtime under another's name", "usr/local/bin/php", "usr/local/bin/node", node, nil, nil, unresolved},
+		{"python without its version in the name", "usr/local/bin/python", "usr/local/bin/python3.12", python, nil, nil, unresolved},
+		{"a library of python's", "opt/a", "opt/libpython3.12.so", python, nil, nil, unresolved},
+		{"what else is in it is found under either name", "usr/local/bin/a", "usr/local/bin/node", rust, crate, crate, unresolved},
+		{"the same name elsewhere", "opt/pkgs/node", "usr/local/bin/node", node, runtime("node", "20.11.1"), runtime("node", "20.11.1"), nil},
+		{"another of a runtime's names", "usr/bin/redis-check-aof", "usr/bin/redis-server", redis, runtime("redis", "7.0.15"), runtime("redis", "7.0.15"), nil},
+		{"the runtime's name first", "usr/local/bin/node", "usr/local/bin/a", node, runtime("node", "20.11.1"), runtime("node", "20.11.1"), nil},
+		{"no runtime's name", "usr/bin/a", "usr/bin/b", node, nil, nil, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := readTar(t, executable(tt.first, tt.content), hardLink(tt.link, tt.first))
+			found := map[string][]gate.Package{}
+			for _, f := range got.Files {
+				found[f.Path] = f.Packages
+			}
+			want := map[string][]gate.Package{tt.first: tt.wantFirst, tt.link: tt.wantLink}
+			if diff := cmp.Diff(want, found, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("files (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(tt.wantGaps, gapKinds(got.Gaps)); diff != "" {
+				t.Errorf("gaps (-want +got):\n%s\n%v", diff, got.Gaps)
+			}
+		})
+	}
+	script := readTar(t, executable("usr/local/bin/a", "#!/bin/sh\n"), hardLink("usr/local/bin/node", "usr/local/bin/a"))
+	if len(script.Gaps) > 0 {
+		t.Errorf("a script has gaps %v", script.Gaps)
 	}
 }
 

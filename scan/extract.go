@@ -10,18 +10,11 @@ import (
 	"io/fs"
 	"math"
 	"runtime/debug"
-	"strings"
 
 	cpb "github.com/google/osv-scalibr/binary/proto/config_go_proto"
 	"github.com/google/osv-scalibr/extractor"
 	"github.com/google/osv-scalibr/extractor/filesystem"
-	"github.com/google/osv-scalibr/extractor/filesystem/language/golang/gobinary"
-	"github.com/google/osv-scalibr/extractor/filesystem/language/java/archive"
 	"github.com/google/osv-scalibr/extractor/filesystem/language/python/wheelegg"
-	"github.com/google/osv-scalibr/extractor/filesystem/os/apk"
-	apkmeta "github.com/google/osv-scalibr/extractor/filesystem/os/apk/metadata"
-	"github.com/google/osv-scalibr/extractor/filesystem/os/dpkg"
-	dpkgmeta "github.com/google/osv-scalibr/extractor/filesystem/os/dpkg/metadata"
 	"github.com/google/osv-scalibr/extractor/filesystem/simplefileapi"
 
 	"github.com/tidewaiter/tidewaiter/gate"
@@ -64,16 +57,9 @@ type readers struct {
 // newReaders returns the readers. dir is where the rpm database is put, for the library that wants a file; owned is told which files
 // the package databases say are theirs.
 func newReaders(dir string, owned *ownership) (*readers, error) {
-	no := false
 	// Sizes are bounded before a reader is asked. Its own bound would make it say that it does not want the file, and the file would
 	// pass unexamined.
-	config := &cpb.PluginConfig{MaxFileSizeBytes: math.MaxInt64, PluginSpecific: []*cpb.PluginSpecificConfig{
-		{Config: &cpb.PluginSpecificConfig_Dpkg{Dpkg: &cpb.DpkgConfig{IncludeNotInstalled: true}}},
-		{Config: &cpb.PluginSpecificConfig_JavaArchive{JavaArchive: &cpb.JavaArchiveConfig{
-			// A small archive is one too: its size is what its author says.
-			MaxOpenedBytes: maxArchiveBytes, MaxZipDepth: maxArchiveDepth, MinZipBytes: 1, HashJars: &no,
-		}}},
-	}}
+	config := &cpb.PluginConfig{MaxFileSizeBytes: math.MaxInt64}
 	var errs []error
 	scalibr := func(create func(*cpb.PluginConfig) (filesystem.Extractor, error)) reader {
 		e, err := create(config)
@@ -85,8 +71,8 @@ func newReaders(dir string, owned *ownership) (*readers, error) {
 	}
 	r := &readers{
 		databases: map[database]reader{
-			dpkgStatus: observed(checkedDpkg(scalibr(dpkg.New)), func(f file) { owned.addStatus(f.path, f.data) }),
-			apkState:   observed(scalibr(apk.New), func(f file) { owned.addAPK(f.data) }),
+			dpkgStatus: observed(reader{name: "os/dpkg", read: readDpkg}, func(f file) { owned.addStatus(f.path, f.data) }),
+			apkState:   observed(reader{name: "os/apk", read: readAPK}, func(f file) { owned.addAPK(f.data) }),
 			rpmDB: {name: "os/rpm", read: func(ctx context.Context, f file) ([]gate.Package, error) {
 				return readRPM(ctx, dir, f.data, owned.addRPM)
 			}},
@@ -94,7 +80,7 @@ func newReaders(dir string, owned *ownership) (*readers, error) {
 		byName: []reader{
 			{name: "npm", wants: packageJSON.matches, read: readNPM},
 			licensedPython(scalibr(wheelegg.New)),
-			licensedJava(scalibr(archive.New)),
+			{name: "java/archive", wants: isJava, read: readJava},
 			{name: "gem", wants: installedGem.matches, read: readGem},
 			named("nuget", depsJSON, readNuGet),
 			named("composer", composerLock, readComposer),
@@ -103,7 +89,7 @@ func newReaders(dir string, owned *ownership) (*readers, error) {
 			{name: "yarn", wants: yarnCache.matches, read: readYarn},
 			{name: "asar", wants: electronArchive.matches, read: readAsar},
 		},
-		executables: []reader{scalibr(gobinary.New), {name: "cargo-auditable", read: readRust}, {name: "runtime", read: readRuntime}},
+		executables: []reader{{name: "go/binary", read: readGo}, {name: "cargo-auditable", read: readRust}, {name: "runtime", read: readRuntime}},
 	}
 	return r, errors.Join(errs...)
 }
@@ -196,21 +182,6 @@ func convert(found []*extractor.Package, err error) ([]gate.Package, error) {
 				pkg.Licenses = append(pkg.Licenses, license)
 			}
 		}
-		switch m := p.Metadata.(type) {
-		case *dpkgmeta.Metadata:
-			if removed(m.Status) {
-				continue
-			}
-			pkg.Arch = m.Architecture
-			setSource(&pkg, m.SourceName, m.SourceVersion)
-		case *apkmeta.Metadata:
-			pkg.Arch = m.Architecture
-			setSource(&pkg, m.OriginName, "")
-		default:
-			if pkg.Type == "golang" && pkg.Name == "go" {
-				pkg.Name = "stdlib" // what advisories call the standard library
-			}
-		}
 		if !packageTypes[pkg.Type] {
 			return packages, errors.Join(err, fmt.Errorf("packages of type %q are not known", pkg.Type))
 		}
@@ -236,25 +207,4 @@ func setSource(p *gate.Package, name, version string) {
 	if name != p.Name || version != p.Version {
 		p.Source, p.SourceVersion = name, version
 	}
-}
-
-// removed reports whether a dpkg status, "want flag state", says that nothing of the package is left but configuration. Every
-// other state, and one that cannot be read, counts as installed: a package half configured has its files in place.
-func removed(status string) bool {
-	fields := strings.Fields(status)
-	return len(fields) == 3 && (fields[2] == "not-installed" || fields[2] == "config-files")
-}
-
-// checkedDpkg is r with an error where it has none: it takes a file of status.d that it cannot parse for one without a package,
-// and each such file tells of exactly one.
-func checkedDpkg(r reader) reader {
-	read := r.read
-	r.read = func(ctx context.Context, f file) ([]gate.Package, error) {
-		packages, err := read(ctx, f)
-		if err == nil && len(packages) == 0 && strings.HasPrefix(f.path, dpkgStatusDir) && len(bytes.TrimSpace(f.data)) > 0 {
-			err = errors.New("it tells of no package")
-		}
-		return packages, err
-	}
-	return r
 }

@@ -182,7 +182,7 @@ func TestUnreadablePackages(t *testing.T) {
 		},
 		{"wheel without a name", regular("a.dist-info/METADATA", "Version: 1\n"), []gate.GapKind{gate.GapUnreadablePackage}},
 		{"jar", regular("a.jar", strings.Repeat("x", 64)), []gate.GapKind{gate.GapUnreadablePackage}},
-		{"jar too deep", regular("a.jar", deep), []gate.GapKind{gate.GapUnreadablePackage}},
+		{"jar too deep", regular("a.jar", deep), []gate.GapKind{gate.GapLimit}},
 		{"os-release too large", regular("etc/os-release", strings.Repeat("x", maxOSReleaseBytes+1)), []gate.GapKind{gate.GapLimit}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -256,7 +256,7 @@ func TestPanicOfAReaderIsAGap(t *testing.T) {
 	if err := w.examine(t.Context(), file{path: "a"}, []reader{r}); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := gapKinds(w.gaps), []gate.GapKind{gate.GapUnreadablePackage}; !slices.Equal(got, want) {
+	if got, want := gapKinds(w.result().Gaps), []gate.GapKind{gate.GapUnreadablePackage}; !slices.Equal(got, want) {
 		t.Errorf("gaps: %v, want %v", got, want)
 	}
 }

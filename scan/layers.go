@@ -98,6 +98,9 @@ func newLayers(o Options, s settings) (*Layers, error) {
 // Sandbox returns what confines the processes that read layers, as they found it themselves: "landlock-v7+seccomp", "none".
 func (l *Layers) Sandbox() string { return l.sandbox.String() }
 
+// Confined reports whether nothing of the sandbox is missing.
+func (l *Layers) Confined() bool { return l.sandbox.complete() }
+
 // Close waits for the readings under way and ends the processes that wait.
 func (l *Layers) Close() error {
 	l.mu.Lock()

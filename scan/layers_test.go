@@ -224,8 +224,8 @@ func TestChildThatCannotStart(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got, want := l.Sandbox(), "seccomp"; got != want {
-					t.Errorf("sandbox %q, want %q", got, want)
+				if got, want := l.Sandbox(), "seccomp"; got != want || l.Confined() {
+					t.Errorf("sandbox %q, want %q, which is not all of one", got, want)
 				}
 				err = l.Close()
 				if err != nil {

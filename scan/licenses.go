@@ -1,12 +1,8 @@
 package scan
 
 import (
-	"archive/zip"
 	"bytes"
-	"context"
 	"encoding/xml"
-	"errors"
-	"io"
 	"path"
 	"regexp"
 	"slices"
@@ -220,97 +216,6 @@ func readNuspec(data []byte) (gate.LicenseFile, bool) {
 	return gate.LicenseFile{Type: "nuget", Name: strings.ToLower(id), Version: version, Licenses: found.names}, true
 }
 
-const (
-	// maxPomBytes bounds a pom.xml or manifest, which have some kilobytes.
-	maxPomBytes = 256 << 10
-	// maxPoms bounds how many of them are read of one archive; an application of all of Hadoop has a fifth.
-	maxPoms = 2000
-	// maxNestedBytes bounds the archives within an archive that are unpacked once more to look for licences.
-	maxNestedBytes = 64 << 20
-)
-
-// licensedJava is r that also tells the licences stated by the pom.xml of a package or the manifest of its jar.
-func licensedJava(r reader) reader {
-	read := r.read
-	r.read = func(ctx context.Context, f file) ([]gate.Package, error) {
-		packages, err := read(ctx, f)
-		if len(packages) == 0 {
-			return packages, err
-		}
-		stated := javaLicenses{byName: map[string][]string{}, poms: maxPoms, nested: maxNestedBytes}
-		bundle := stated.read(f.data, 1)
-		for i, p := range packages {
-			if licenses := stated.byName[p.Name]; p.Type == "maven" && len(p.Licenses) == 0 {
-				packages[i].Licenses = licenses
-			}
-		}
-		if len(packages) == 1 && len(packages[0].Licenses) == 0 {
-			packages[0].Licenses = bundle
-		}
-		return packages, err
-	}
-	return r
-}
-
-// javaLicenses are the licences stated in a jar and the jars in it.
-type javaLicenses struct {
-	byName map[string][]string // by "group:artifact"
-	// poms and nested are how many, and how many bytes, may still be read.
-	poms   int
-	nested int64
-}
-
-// pomOf matches where maven puts what it knows of a package into its jar.
-var pomOf = regexp.MustCompile(`^META-INF/maven/([^/]+)/([^/]+)/pom\.(?:xml|properties)$`)
-
-// read reads an archive, as far as it can be read, and returns the licences its manifest states. What is wrong with the archive is for
-// the reader of packages to say.
-func (l *javaLicenses) read(data []byte, depth int) (bundle []string) {
-	archive, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
-	if err != nil {
-		return nil
-	}
-	var names []string
-	for _, f := range archive.File {
-		switch base := path.Base(f.Name); {
-		case f.Name == "META-INF/MANIFEST.MF":
-			bundle = bundleLicenses(l.content(f, maxPomBytes))
-		case pomOf.MatchString(f.Name):
-			parts := pomOf.FindStringSubmatch(f.Name)
-			name := parts[1] + ":" + parts[2]
-			if names = append(names, name); base != "pom.xml" {
-				continue
-			}
-			if licenses := pomLicenses(l.content(f, maxPomBytes)); len(licenses) > 0 {
-				l.byName[name] = licenses
-			}
-		case strings.HasSuffix(base, ".jar") && depth < maxArchiveDepth && int64(f.UncompressedSize64) <= l.nested && f.UncompressedSize64 > 0:
-			l.nested -= int64(f.UncompressedSize64)
-			l.read(l.content(f, int64(f.UncompressedSize64)), depth+1)
-		}
-	}
-	if slices.Sort(names); len(slices.Compact(names)) == 1 && len(l.byName[names[0]]) == 0 {
-		l.byName[names[0]] = bundle
-	}
-	return bundle
-}
-
-// content returns the bytes of f; nil when there are more than limit, or they cannot be read.
-func (l *javaLicenses) content(f *zip.File, limit int64) []byte {
-	if l.poms--; l.poms < 0 || f.UncompressedSize64 > uint64(limit) {
-		return nil
-	}
-	r, err := f.Open()
-	if err != nil {
-		return nil
-	}
-	data, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err := errors.Join(err, r.Close()); err != nil || int64(len(data)) > limit {
-		return nil
-	}
-	return data
-}
-
 // pomLicenses returns the licences a pom.xml states itself; what it inherits stands in no jar. It reads no further than to them, which as
 // a rule come before all that makes a pom long.
 func pomLicenses(data []byte) []string {
@@ -355,23 +260,15 @@ func statedLicenses(pom *xml.Decoder, start xml.StartElement) []string {
 	return found.names
 }
 
-// bundleLicenses returns the licences in a jar's manifest: "Apache-2.0;link=…, MIT" (OSGi core, 3.2.1.10). Names may have commas in
-// quotes, and lines go on after a line break and a space.
-func bundleLicenses(manifest []byte) []string {
-	text := strings.NewReplacer("\r\n ", "", "\n ", "", "\r\n", "\n").Replace(string(manifest))
-	for line := range strings.SplitSeq(text, "\n") {
-		value, ok := strings.CutPrefix(line, "Bundle-License:")
-		if !ok {
-			continue
-		}
-		var found licenseList
-		for _, clause := range splitQuoted(value, ',') {
-			name := strings.Trim(strings.TrimSpace(splitQuoted(clause, ';')[0]), `"`)
-			found.add(strings.TrimPrefix(name, "<<EXTERNAL>>"))
-		}
-		return found.names
+// bundleLicenses returns the licences in the attribute Bundle-License of a jar's manifest: "Apache-2.0;link=…, MIT" (OSGi core,
+// 3.2.1.10). Names may have commas in quotes.
+func bundleLicenses(value string) []string {
+	var found licenseList
+	for _, clause := range splitQuoted(value, ',') {
+		name := strings.Trim(strings.TrimSpace(splitQuoted(clause, ';')[0]), `"`)
+		found.add(strings.TrimPrefix(name, "<<EXTERNAL>>"))
 	}
-	return nil
+	return found.names
 }
 
 // splitQuoted splits s at separators that are not in quotes. It returns at least one part.

@@ -14,12 +14,15 @@ const (
 	dpkgStatus    database = "dpkg"
 	apkState      database = "apk"
 	rpmDB         database = "rpm"
-	rpmJournal    database = "rpm journal"
+	journal       database = "journal"
 	osReleaseFile database = "os-release"
 )
 
 // dpkgStatusDir is where distroless images keep one status file per package, and its checksums beside it.
 const dpkgStatusDir = "var/lib/dpkg/status.d/"
+
+// dpkgJournalDir is where dpkg keeps changes, in files with numbers for names, until it writes them into its state.
+const dpkgJournalDir = "var/lib/dpkg/updates/"
 
 // databases are where package managers keep their state. lib/ stands for usr/lib/ where the former is a link made by a lower layer.
 var databases = map[string]database{
@@ -28,22 +31,26 @@ var databases = map[string]database{
 	"usr/lib/apk/db/installed": apkState,
 	"var/lib/apk/db/installed": apkState,
 
-	"var/lib/rpm/Packages":                  rpmDB,
-	"var/lib/rpm/Packages.db":               rpmDB,
-	"var/lib/rpm/rpmdb.sqlite":              rpmDB,
-	"var/lib/rpm/rpmdb.sqlite-wal":          rpmJournal,
-	"usr/lib/sysimage/rpm/Packages":         rpmDB,
-	"usr/lib/sysimage/rpm/Packages.db":      rpmDB,
-	"usr/lib/sysimage/rpm/rpmdb.sqlite":     rpmDB,
-	"usr/lib/sysimage/rpm/rpmdb.sqlite-wal": rpmJournal,
-	"lib/sysimage/rpm/Packages":             rpmDB,
-	"lib/sysimage/rpm/Packages.db":          rpmDB,
-	"lib/sysimage/rpm/rpmdb.sqlite":         rpmDB,
-	"lib/sysimage/rpm/rpmdb.sqlite-wal":     rpmJournal,
-	"usr/share/rpm/Packages":                rpmDB,
-	"usr/share/rpm/Packages.db":             rpmDB,
-	"usr/share/rpm/rpmdb.sqlite":            rpmDB,
-	"usr/share/rpm/rpmdb.sqlite-wal":        rpmJournal,
+	"var/lib/rpm/Packages":                      rpmDB,
+	"var/lib/rpm/Packages.db":                   rpmDB,
+	"var/lib/rpm/rpmdb.sqlite":                  rpmDB,
+	"var/lib/rpm/rpmdb.sqlite-wal":              journal,
+	"var/lib/rpm/rpmdb.sqlite-journal":          journal,
+	"usr/lib/sysimage/rpm/Packages":             rpmDB,
+	"usr/lib/sysimage/rpm/Packages.db":          rpmDB,
+	"usr/lib/sysimage/rpm/rpmdb.sqlite":         rpmDB,
+	"usr/lib/sysimage/rpm/rpmdb.sqlite-wal":     journal,
+	"usr/lib/sysimage/rpm/rpmdb.sqlite-journal": journal,
+	"lib/sysimage/rpm/Packages":                 rpmDB,
+	"lib/sysimage/rpm/Packages.db":              rpmDB,
+	"lib/sysimage/rpm/rpmdb.sqlite":             rpmDB,
+	"lib/sysimage/rpm/rpmdb.sqlite-wal":         journal,
+	"lib/sysimage/rpm/rpmdb.sqlite-journal":     journal,
+	"usr/share/rpm/Packages":                    rpmDB,
+	"usr/share/rpm/Packages.db":                 rpmDB,
+	"usr/share/rpm/rpmdb.sqlite":                rpmDB,
+	"usr/share/rpm/rpmdb.sqlite-wal":            journal,
+	"usr/share/rpm/rpmdb.sqlite-journal":        journal,
 
 	"etc/os-release":     osReleaseFile,
 	"usr/lib/os-release": osReleaseFile,
@@ -53,6 +60,9 @@ var databases = map[string]database{
 func databaseAt(p string) database {
 	if strings.HasPrefix(p, dpkgStatusDir) && !strings.HasSuffix(p, ".md5sums") {
 		return dpkgStatus
+	}
+	if name, found := strings.CutPrefix(p, dpkgJournalDir); found && name != "" && strings.Trim(name, "0123456789") == "" {
+		return journal
 	}
 	return databases[p]
 }
@@ -74,7 +84,7 @@ func misleads(name, target string) bool {
 			return true
 		}
 	}
-	return astray(dpkgStatusDir+"package", dpkgStatus)
+	return astray(dpkgStatusDir+"package", dpkgStatus) || astray(dpkgJournalDir+"0", journal)
 }
 
 // links are the symbolic links of one layer, by clean path. Runtimes follow them when a later entry of the layer is named through

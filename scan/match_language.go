@@ -186,6 +186,23 @@ func (x *advisoryIndex) languageNames(p gate.Package) []string {
 	if !slices.Contains(names, p.Name) { // older data kept the spelling of the source
 		names = append(names, p.Name)
 	}
+	if len(p.Roots) > 0 {
+		names = append(names, x.akinNames(p, names)...)
+	}
+	return names
+}
+
+// akinNames returns the names, other than those known, under which there are advisories about what p may be, a Java archive that does
+// not state its group.
+func (x *advisoryIndex) akinNames(p gate.Package, known []string) []string {
+	var names []string
+	_, artifact, _ := strings.Cut(strings.ToLower(p.Name), ":")
+	for _, name := range x.artifacts[artifact] {
+		group, _, _ := strings.Cut(strings.ToLower(name), ":")
+		if !slices.Contains(known, name) && akin(group, artifact, p.Roots) {
+			names = append(names, name)
+		}
+	}
 	return names
 }
 

@@ -2,88 +2,86 @@ package scan
 
 import (
 	"context"
-	"database/sql"
 	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
+	"iter"
 	"strings"
-
-	rpmdb "github.com/erikvarga/go-rpmdb/pkg"
-	_ "modernc.org/sqlite" // the driver rpmdb reads rpmdb.sqlite with
+	"time"
 
 	"github.com/tidewaiter/tidewaiter/gate"
 )
 
-// readRPM returns the packages of an rpm database in any of its three formats: sqlite, ndb, Berkeley DB. The library reads files
-// only, so data is put into dir for the time. Scalibr's own reader is not used: it leaves the module stream out, without which
-// the advisories of Red Hat's modules cannot be told apart. owns is told the vendor and the files of each package.
-func readRPM(ctx context.Context, dir string, data []byte, owns func(vendor string, files []string)) (packages []gate.Package, err error) {
-	name := filepath.Join(dir, "rpmdb")
-	if err := os.WriteFile(name, data, 0o600); err != nil {
-		return nil, fmt.Errorf("writing a copy: %w", err)
+// rpmTimeout is how long reading one rpm database may take. The largest known take two seconds, and what we parse ourselves is gone
+// through once; SQLite does what a database has it do.
+const rpmTimeout = time.Minute
+
+// readRPM returns the packages of an rpm database in any of its three formats: sqlite, ndb, Berkeley DB. A database that is damaged is
+// an error, with the packages read until then. dir is where it is put for SQLite. owns is told the vendor and the files of each package.
+//
+// Neither scalibr's reader nor the library below it is used: what they cannot read of a database they leave out, and they can be led
+// in a circle.
+func readRPM(ctx context.Context, dir string, data []byte, owns func(vendor string, files []fileDigest)) ([]gate.Package, error) {
+	ctx, cancel := context.WithTimeout(ctx, rpmTimeout)
+	defer cancel()
+	packages, err := packagesOf(ctx, rpmHeaders(ctx, dir, data), owns)
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) { // as which SQLite reports it differs
+		err = overLimit("reading it takes more than %v", rpmTimeout)
 	}
-	defer func() { err = errors.Join(err, os.Remove(name)) }()
-	db, err := rpmdb.Open(name)
-	if err != nil {
-		return nil, err
+	return packages, err
+}
+
+// rpmHeaders yields the header of each package of a database in any format.
+func rpmHeaders(ctx context.Context, dir string, data []byte) iter.Seq2[[]byte, error] {
+	switch {
+	case isSQLite(data):
+		return sqliteHeaders(ctx, dir, data)
+	case isNDB(data):
+		return ndbHeaders(data)
+	case isBDB(data):
+		return bdbHeaders(data)
+	default:
+		return func(yield func([]byte, error) bool) { yield(nil, errors.New("it is in no format rpm has had")) }
 	}
-	defer func() { _ = db.Close() }() // it was only read
-	rows, err := db.ListPackagesWithContext(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if strings.HasPrefix(string(data[:min(len(data), len(sqliteMagic))]), sqliteMagic) {
-		if err := checkCount(ctx, name, len(rows)); err != nil {
-			return nil, err
+}
+
+func packagesOf(ctx context.Context, headers iter.Seq2[[]byte, error], owns func(vendor string, files []fileDigest)) ([]gate.Package, error) {
+	var packages []gate.Package
+	for raw, err := range headers {
+		if err == nil {
+			err = ctx.Err()
 		}
-	}
-	for _, row := range rows {
-		if row.Name == "gpg-pubkey" { // a key rpm trusts, kept as if it were a package
+		if err != nil {
+			return packages, err
+		}
+		header, err := parseRPMHeader(raw)
+		if err != nil {
+			return packages, err
+		}
+		p, err := header.pkg()
+		if err != nil {
+			return packages, err
+		}
+		if p.Name == "gpg-pubkey" { // a key rpm trusts, kept as if it were a package
 			continue
 		}
-		packages = append(packages, rpmPackage(row))
-		if files, err := row.InstalledFileNames(); err == nil { // else they are reported as if they were nobody's
-			owns(row.Vendor, files)
+		packages = append(packages, p)
+		if vendor, err := header.text(rpmTagVendor); err == nil { // else they are reported as if they were nobody's
+			digests, _ := header.texts(rpmTagFileDigests, maxOwnedPaths) // without them the paths have to do
+			owns(vendor, withDigests(header.files(), digests))
 		}
 	}
 	return packages, nil
 }
 
-const sqliteMagic = "SQLite format 3\x00"
-
-// checkCount compares the packages read with the rows there are. The library stops at the first page it cannot read, silently.
-func checkCount(ctx context.Context, name string, read int) (err error) {
-	db, err := sql.Open("sqlite", name)
-	if err != nil {
-		return err
+// withDigests returns files with their digests. Those that are empty are left out at the end.
+func withDigests(names, digests []string) []fileDigest {
+	files := make([]fileDigest, len(names))
+	for i, name := range names {
+		files[i].path = name
+		if i < len(digests) {
+			files[i].digest = digests[i]
+		}
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	var rows int
-	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM Packages").Scan(&rows); err != nil {
-		return fmt.Errorf("counting packages: %w", err)
-	}
-	if rows != read {
-		return fmt.Errorf("%d of %d packages could be read", read, rows)
-	}
-	return nil
-}
-
-func rpmPackage(row *rpmdb.PackageInfo) gate.Package {
-	epoch := ""
-	if n := row.EpochNum(); n > 0 {
-		epoch = fmt.Sprintf("%d:", n)
-	}
-	p := gate.Package{
-		Type: "rpm", Name: row.Name, Version: epoch + row.Version + "-" + row.Release, Arch: row.Arch, Modularity: row.Modularitylabel,
-	}
-	if row.License != "" {
-		p.Licenses = []string{row.License}
-	}
-	if name, version, ok := splitSourceRPM(row.SourceRpm); ok {
-		setSource(&p, name, epoch+version)
-	}
-	return p
+	return files
 }
 
 // splitSourceRPM takes "bash-5.2.26-4.fc41.src.rpm" apart into "bash" and "5.2.26-4.fc41". The file name has no epoch: it is the

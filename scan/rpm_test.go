@@ -3,6 +3,8 @@ package scan
 import (
 	"bytes"
 	"cmp"
+	"crypto/md5"
+	"crypto/sha256"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -107,6 +109,34 @@ func TestRPM(t *testing.T) {
 	}
 }
 
+// TestDigestsOfRPMs has databases of rpms with MD5 and with SHA-256, and files without content at their end.
+func TestDigestsOfRPMs(t *testing.T) {
+	for _, tt := range []struct {
+		database, file string
+		want           int
+	}{
+		{"centos5-plain/Packages", "/bin/bash", 2 * md5.Size},
+		{"centos7-plain/Packages", "/usr/bin/bash", 2 * sha256.Size},
+		{"fedora35/rpmdb.sqlite", "/usr/bin/bash", 2 * sha256.Size},
+		{"sle15-bci/Packages.db", "/usr/bin/bash", 2 * sha256.Size},
+		{"fedora35/rpmdb.sqlite", "/usr/bin/sh", 0},
+	} {
+		t.Run(tt.database+tt.file, func(t *testing.T) {
+			digest, found := "", 0
+			_, err := readRPM(t.Context(), t.TempDir(), libraryDatabase(t, tt.database), func(_ string, files []fileDigest) {
+				for _, f := range files {
+					if f.path == tt.file {
+						digest, found = f.digest, found+1
+					}
+				}
+			})
+			if err != nil || found == 0 || len(digest) != tt.want {
+				t.Errorf("found %d times, digest %q, %v, want %d digits", found, digest, err, tt.want)
+			}
+		})
+	}
+}
+
 // libraryDatabase returns a database from the test data of the library that reads them.
 func libraryDatabase(t testing.TB, file string) []byte {
 	t.Helper()
@@ -143,7 +173,7 @@ func TestDamagedDatabaseIsAGapAndNotAShorterList(t *testing.T) {
 			}
 		}
 	})
-	t.Run("ndb, whose library complains on standard output", func(t *testing.T) {
+	t.Run("ndb", func(t *testing.T) {
 		db := libraryDatabase(t, "sle15-bci/Packages.db")
 		copy(db[32+16*7:], "Nope") // the mark of the eighth slot after the header
 		got := readConfined(t, "var/lib/rpm/Packages.db", db)

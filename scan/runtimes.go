@@ -43,6 +43,24 @@ const busyboxMark = "BusyBox v"
 // pythonFile matches an interpreter or its library, whose name tells the line of releases it is of.
 var pythonFile = regexp.MustCompile(`^(?:lib)?python(\d\.\d+)[a-z]*(?:\.so(?:\.\d+)*)?$`)
 
+// runtimeOf returns the runtime that an executable at p would be taken for by its name; empty if none. BusyBox is not among them: it is
+// known by what is in it.
+func runtimeOf(p string) string {
+	base := path.Base(p)
+	for _, r := range runtimes {
+		if r.file.MatchString(base) {
+			return r.name
+		}
+	}
+	switch {
+	case pythonFile.MatchString(base):
+		return "python"
+	case redisFile.MatchString(base):
+		return "redis"
+	}
+	return ""
+}
+
 // readRuntime returns the runtime f is, if it is one.
 func readRuntime(_ context.Context, f file) ([]gate.Package, error) {
 	base := path.Base(f.path)

@@ -15,8 +15,9 @@ import (
 // chunks under way stay in the processor's cache.
 const chunkBytes = 256 << 10
 
-// chunksAhead is how far decompression may run ahead of the walk.
-const chunksAhead = 4
+// chunksAhead is how far decompression may run ahead of the walk, while that reads a large executable: 8 MiB. There are no more chunks
+// than were ever needed.
+const chunksAhead = 32
 
 type chunk struct {
 	buf []byte // as it was lent out; buf[:n] is filled
@@ -31,6 +32,8 @@ type stream struct {
 	empty  chan []byte
 	done   chan struct{}
 	wg     sync.WaitGroup
+	// made is how many buffers there are. The decompression alone uses it.
+	made int
 
 	current chunk
 	rest    []byte // what is unread of current
@@ -42,9 +45,6 @@ type stream struct {
 func newStream(src io.Reader, enc encoding) *stream {
 	s := &stream{
 		filled: make(chan chunk, chunksAhead), empty: make(chan []byte, chunksAhead), done: make(chan struct{}), hash: sha256.New(),
-	}
-	for range chunksAhead {
-		s.empty <- make([]byte, chunkBytes)
 	}
 	s.wg.Go(func() { s.decompress(src, enc) })
 	return s
@@ -68,10 +68,8 @@ func (s *stream) decompress(src io.Reader, enc encoding) {
 	}
 	var total int64
 	for {
-		var buf []byte
-		select {
-		case buf = <-s.empty:
-		case <-s.done:
+		buf := s.buffer()
+		if buf == nil {
 			return
 		}
 		n, err := fill(decoded, buf)
@@ -82,6 +80,26 @@ func (s *stream) decompress(src io.Reader, enc encoding) {
 		if !s.hand(chunk{buf, n, err}) || err != nil {
 			return
 		}
+	}
+}
+
+// buffer returns one to decompress into: one that was read, a new one, or the next that is read. It returns nil when there is no reader
+// any more.
+func (s *stream) buffer() []byte {
+	select {
+	case buf := <-s.empty:
+		return buf
+	default:
+	}
+	if s.made < chunksAhead {
+		s.made++
+		return make([]byte, chunkBytes)
+	}
+	select {
+	case buf := <-s.empty:
+		return buf
+	case <-s.done:
+		return nil
 	}
 }
 

@@ -52,7 +52,7 @@ type walk struct {
 	entries int
 	links   links
 	// files are those examined, and above counts, for each directory, how many of them lie below it.
-	files    map[string][]gate.Package
+	files    map[string]account
 	above    map[string]int
 	releases map[string]gate.OS
 	channels map[string][]string
@@ -77,7 +77,7 @@ type walk struct {
 
 func newWalk(dir string) *walk {
 	return &walk{
-		dir: dir, files: map[string][]gate.Package{}, above: map[string]int{}, releases: map[string]gate.OS{},
+		dir: dir, files: map[string]account{}, above: map[string]int{}, releases: map[string]gate.OS{},
 		channels: map[string][]string{}, licenses: map[string]gate.LicenseFile{}, owned: newOwnership(),
 		marked: map[string]bool{}, regular: map[uint64]bool{}, seed: maphash.MakeSeed(),
 	}
@@ -224,21 +224,34 @@ func (w *walk) replace(p string, isDir bool) {
 	}
 }
 
-// keep records what the file at p yielded.
-func (w *walk) keep(p string, packages []gate.Package) error {
+// account is what a file told of.
+type account struct {
+	packages []gate.Package
+	// gaps have no path.
+	gaps []gate.Gap
+	// sums are the file's, nil where nothing is owned. unsummed says that it is too large for that.
+	sums     *sums
+	unsummed bool
+}
+
+// keep records what the file at p told of.
+func (w *walk) keep(p string, told account) error {
 	w.drop(p)
-	w.files[p] = packages
+	w.files[p] = told
 	for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
 		w.above[dir]++
 	}
 	size := len(p)
-	for _, pkg := range packages {
+	for _, g := range told.gaps {
+		size += len(g.Why)
+	}
+	for _, pkg := range told.packages {
 		size += len(pkg.Type) + len(pkg.Name) + len(pkg.Version) + len(pkg.Arch) + len(pkg.Source) + len(pkg.SourceVersion) + len(pkg.Modularity)
-		for _, license := range pkg.Licenses {
-			size += len(license)
+		for _, text := range slices.Concat(pkg.Licenses, pkg.Roots) {
+			size += len(text)
 		}
 	}
-	if w.packages += len(packages); w.packages > maxPackages {
+	if w.packages += len(told.packages); w.packages > maxPackages {
 		return overLimit("more than %d packages", maxPackages)
 	}
 	return w.hold(size)
@@ -248,11 +261,11 @@ func (w *walk) drop(p string) {
 	delete(w.releases, p)
 	delete(w.channels, wirePath(p))
 	delete(w.licenses, wirePath(p))
-	packages, found := w.files[p]
+	told, found := w.files[p]
 	if !found {
 		return
 	}
-	w.packages -= len(packages)
+	w.packages -= len(told.packages)
 	delete(w.files, p)
 	for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
 		if w.above[dir]--; w.above[dir] == 0 {
@@ -281,17 +294,11 @@ func (w *walk) gap(kind gate.GapKind, p, why string) {
 
 // result returns what has been read. Its order depends on the layer alone.
 func (w *walk) result() gate.LayerInventory {
+	files := w.inventories() // which adds gaps
 	inv := gate.LayerInventory{
-		Format: gate.InventoryFormat, Entries: w.entries, Gaps: w.gaps,
+		Format: gate.InventoryFormat, Entries: w.entries, Files: files, Gaps: w.gaps,
 		Whiteouts: sortedPaths(w.whiteouts), Opaque: sortedPaths(w.opaque),
 	}
-	for p, packages := range w.files {
-		if databaseAt(p) == noDatabase && w.owned.owns(p) {
-			packages = nil // the package that owns it tells
-		}
-		inv.Files = append(inv.Files, gate.FileInventory{Path: wirePath(p), Packages: packages})
-	}
-	slices.SortFunc(inv.Files, func(a, b gate.FileInventory) int { return strings.Compare(a.Path, b.Path) })
 	inv.Secrets = w.secrets
 	slices.SortFunc(inv.Secrets, func(a, b gate.Secret) int {
 		return cmp.Or(strings.Compare(a.Path, b.Path), strings.Compare(a.Kind, b.Kind))
@@ -307,6 +314,30 @@ func (w *walk) result() gate.LayerInventory {
 		inv.LicenseFiles = w.licenses
 	}
 	return inv
+}
+
+// inventories returns what files told of, sorted by path, but for what the packages that own them tell. What could not be read of a file
+// that is certainly a package's is no gap: its bytes are the distribution's, whatever they say.
+func (w *walk) inventories() []gate.FileInventory {
+	var files []gate.FileInventory
+	for _, p := range slices.Sorted(maps.Keys(w.files)) {
+		told := w.files[p]
+		if databaseAt(p) == noDatabase {
+			owned, verified := w.owned.owns(p, told)
+			if owned {
+				told.packages = nil // the package that owns it tells
+			}
+			if verified {
+				told.gaps = nil
+			}
+		}
+		for _, g := range told.gaps {
+			w.gap(g.Kind, p, g.Why)
+		}
+		files = append(files, gate.FileInventory{Path: wirePath(p), Packages: told.packages})
+	}
+	slices.SortFunc(files, func(a, b gate.FileInventory) int { return strings.Compare(a.Path, b.Path) })
+	return files
 }
 
 func sortedPaths(paths []string) []string {

@@ -253,7 +253,7 @@ func TestLimits(t *testing.T) {
 	})
 	t.Run("more packages than are kept", func(t *testing.T) {
 		w := newWalk("")
-		err := w.keep("a", make([]gate.Package, maxPackages+1))
+		err := w.keep("a", account{packages: make([]gate.Package, maxPackages+1)})
 		if kindOf(err, gate.GapScanner) != gate.GapLimit {
 			t.Errorf("error %v, want a limit", err)
 		}
@@ -262,7 +262,7 @@ func TestLimits(t *testing.T) {
 		w := newWalk("")
 		var err error
 		for range maxHeldBytes {
-			if err = w.keep(strings.Repeat("a", 1000), nil); err != nil {
+			if err = w.keep(strings.Repeat("a", 1000), account{}); err != nil {
 				break
 			}
 		}
@@ -327,23 +327,48 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// TestLargeExecutables has executables one byte larger than any that is held.
 func TestLargeExecutables(t *testing.T) {
+	zeros := func(n int) string { return strings.Repeat("\x00", n) }
+	limit := []gate.GapKind{gate.GapLimit}
 	for _, tt := range []struct {
-		name   string
-		file   io.Reader
-		marked bool
+		name, path, data string
+		want             []gate.GapKind
 	}{
-		{"a mark across two reads", io.MultiReader(strings.NewReader(elfMagic+"\xff Go bui"), strings.NewReader("ldinf:")), true},
-		{"a mark far in", io.MultiReader(strings.NewReader(elfMagic), io.LimitReader(zeros{}, 3*chunkBytes+7), strings.NewReader(goMark)), true},
-		{"no mark", io.MultiReader(strings.NewReader(elfMagic), io.LimitReader(zeros{}, 3*chunkBytes), strings.NewReader("\xff Go buildinf")), false},
-		{"no executable", strings.NewReader("#!/bin/sh " + goMark), false},
+		{"built by Go", "usr/bin/tide", elfMagic + zeros(3*chunkBytes+7) + goMark, limit},
+		{"no whole mark", "usr/bin/tide", elfMagic + "\xff Go buildinf", nil},
+		{"built by cargo auditable", "usr/bin/tide", elfMagic + zeros(chunkBytes) + auditableSection, limit},
+		{"for Windows", "tide.exe", peMagic + goMark, limit},
+		{"node", "usr/local/bin/node", elfMagic, limit},
+		{"a library of Java's", "opt/jre/lib/server/libjvm.so", elfMagic, limit},
+		{"php", "usr/local/bin/php8.3", elfMagic, limit},
+		{"python", "opt/conda/lib/libpython3.12.so.1.0", elfMagic, limit},
+		{"redis", "usr/local/bin/redis-server", elfMagic, limit},
+		{"in another language", "usr/lib/libtorch.so", elfMagic, nil},
+		{"no executable that speaks of them", "usr/bin/tide", "#!/bin/sh " + goMark + auditableSection, nil},
+		{"no executable of a runtime's name", "var/lib/node", "data", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := builtByGo(tt.file)
-			if err != nil || got != tt.marked {
-				t.Errorf("marked: %t, %v, want %t", got, err, tt.marked)
+			layer := sparseFile(t, tt.path, tt.data, maxFileBytes+1)
+			got := takeInventory(t.Context(), bytes.NewReader(layer), order{encoding: encodingPlain}, t.TempDir())
+			if diff := cmp.Diff([]gate.FileInventory{{Path: tt.path}}, got.Files); diff != "" {
+				t.Errorf("files (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(tt.want, gapKinds(got.Gaps)); diff != "" {
+				t.Errorf("gaps (-want +got):\n%s\n%v", diff, got.Gaps)
 			}
 		})
+	}
+}
+
+func TestMarksAcrossReads(t *testing.T) {
+	for _, mark := range []string{goMark, auditableSection} {
+		for i := range mark {
+			got, err := mayHold("usr/bin/tide", io.MultiReader(strings.NewReader(elfMagic+"x"+mark[:i]), strings.NewReader(mark[i:]+"x")))
+			if err != nil || !got {
+				t.Errorf("%q cut at %d: %t, %v", mark, i, got, err)
+			}
+		}
 	}
 }
 
@@ -374,6 +399,7 @@ var readable = []struct{ name, data string }{
 	{"var/lib/ubuntu-advantage/status.json", `{"services":[{"name":"esm-infra","status":"enabled"}]}`},
 	{".yarn/cache/a.zip", "PK\x03\x04"},
 	{"app.asar", asarBegin + "\x10\x00\x00\x00\x0c\x00\x00\x00\x0c\x00\x00\x00{\"files\":{}}"},
+	{"var/lib/dpkg/info/a.md5sums", "d41d8cd98f00b204e9800998ecf8427e  usr/lib/a\n"},
 }
 
 // FuzzReaders has each reader read anything, in the way a child does, and the parent believe what is found.

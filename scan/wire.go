@@ -92,6 +92,9 @@ func checkInventory(inv gate.LayerInventory) error {
 			if !packageTypes[p.Type] || p.Name == "" {
 				return fmt.Errorf("a package of type %.20q", p.Type)
 			}
+			if len(p.Roots) > maxRoots || slices.ContainsFunc(p.Roots, func(root string) bool { return len(root) > maxRootBytes }) {
+				return fmt.Errorf("roots of %.80q", p.Name)
+			}
 		}
 	}
 	if packages > maxPackages || len(inv.Gaps) > maxGaps+1 {

@@ -203,7 +203,7 @@ func (s *Summaries) summary(v gate.Verdict) any {
 			"verifiedLevels":     levels,
 			"tidewaiter": map[string]any{
 				"policyRevision": v.PolicyRevision, "waiverRevision": v.WaiverRevision, "rootsRevision": v.RootsRevision,
-				"advisories": v.SnapshotID, "waived": len(v.Waived), "until": v.Until.UTC().Format(time.RFC3339),
+				"advisories": v.SnapshotID, "waived": len(v.Waived), "excused": len(v.Excused), "until": v.Until.UTC().Format(time.RFC3339),
 			},
 		},
 	}

@@ -112,7 +112,7 @@ func TestSummary(t *testing.T) {
 		"verifiedLevels":     []any{"SLSA_BUILD_LEVEL_UNEVALUATED"},
 		"tidewaiter": map[string]any{
 			"policyRevision": digestOf("policy").String(), "waiverRevision": digestOf("waivers").String(), "rootsRevision": "r1",
-			"advisories": "s1", "waived": 0.0, "until": "2026-03-01T13:00:00Z",
+			"advisories": "s1", "waived": 0.0, "excused": 0.0, "until": "2026-03-01T13:00:00Z",
 		},
 	}
 	if diff := cmp.Diff(predicate, want); diff != "" {
@@ -142,6 +142,7 @@ func TestSummaryResults(t *testing.T) {
 		"denied":                   {func(v *gate.Verdict) { v.Decision = gate.Deny }, "FAILED"},
 		"admitted with a warning":  {func(v *gate.Verdict) { v.Warnings = []gate.Reason{{Rule: gate.RuleSignatures}} }, "FAILED"},
 		"not everything was asked": {func(v *gate.Verdict) { v.Complete = false }, "FAILED"},
+		"excused":                  {func(v *gate.Verdict) { v.Excused = []gate.Reason{{Rule: gate.RuleVulnerabilities}} }, "PASSED"},
 		"waived":                   {func(v *gate.Verdict) { v.Waived = []gate.Reason{{Rule: gate.RuleGap}} }, "PASSED"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -96,8 +96,7 @@ func parseOpenVEX(predicate []byte, s subject) ([]gate.VEX, error) {
 	for _, st := range doc.Statements {
 		x := gate.VEX{
 			Vulnerabilities: vulnerabilityNames(st.Vulnerability), Status: st.Status,
-			Why: plain(strings.Join(slices.DeleteFunc([]string{st.Justification, st.Impact}, func(s string) bool { return s == "" }), ", ")),
-			At:  latest(doc.Timestamp, doc.LastUpdated),
+			Justification: plain(st.Justification), Why: plain(st.Impact), At: latest(doc.Timestamp, doc.LastUpdated),
 		}
 		if own := latest(st.Timestamp, st.LastUpdated); !own.IsZero() {
 			x.At = own
@@ -279,10 +278,14 @@ type csaf struct {
 			Text string `json:"text"`
 		} `json:"ids"`
 		Status map[string][]string `json:"product_status"`
-		Flags  []struct {
-			Label string `json:"label"`
-		} `json:"flags"`
+		Flags  []csafFlag          `json:"flags"`
 	} `json:"vulnerabilities"`
+}
+
+// csafFlag is why products are not affected. Those it names by groups alone it names nowhere that is followed.
+type csafFlag struct {
+	Label    string   `json:"label"`
+	Products []string `json:"product_ids"`
 }
 
 type csafBranch struct {
@@ -339,14 +342,17 @@ func parseCSAF(predicate []byte, s subject) ([]gate.VEX, error) {
 		for _, id := range v.IDs {
 			names = append(names, id.Text)
 		}
-		var labels []string
-		for _, f := range v.Flags {
-			labels = append(labels, f.Label)
-		}
 		for status, ids := range v.Status {
-			x := gate.VEX{Vulnerabilities: named(names...), Status: csafStatuses[status], Why: plain(strings.Join(labels, ", ")), At: doc.Document.Tracking.Current.UTC()}
-			var about bool
-			if x.Packages, about = s.products(pick(products, ids)); about && x.Status != "" && len(ids) > 0 && len(x.Vulnerabilities) > 0 {
+			ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { _, about := s.products(pick(products, []string{id})); return !about })
+			x := gate.VEX{Vulnerabilities: named(names...), Status: csafStatuses[status], At: doc.Document.Tracking.Current.UTC()}
+			switch labels := labelsOf(v.Flags, ids); len(labels) {
+			case 0:
+			case 1:
+				x.Justification = plain(labels[0])
+			default: // of several products
+				x.Why = plain(strings.Join(labels, ", "))
+			}
+			if x.Packages, _ = s.products(pick(products, ids)); x.Status != "" && len(ids) > 0 && len(x.Vulnerabilities) > 0 {
 				all = append(all, x)
 			}
 			if len(all) > maxVEX {
@@ -355,6 +361,18 @@ func parseCSAF(predicate []byte, s subject) ([]gate.VEX, error) {
 		}
 	}
 	return all, nil
+}
+
+// labelsOf returns, each once, the labels of flags about any of the products called ids.
+func labelsOf(flags []csafFlag, ids []string) []string {
+	var labels []string
+	for _, f := range flags {
+		mine := func(id string) bool { return slices.Contains(ids, id) }
+		if f.Label != "" && !slices.Contains(labels, f.Label) && slices.ContainsFunc(f.Products, mine) {
+			labels = append(labels, f.Label)
+		}
+	}
+	return labels
 }
 
 // pick returns the products called ids.

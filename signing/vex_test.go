@@ -99,7 +99,7 @@ func TestVEXEvidence(t *testing.T) {
 	got := b.attest(t, gate.Wanted{VEX: []string{"release"}, Attestations: map[string][]string{openVEX: {"release"}}})
 	want := []gate.VEX{{
 		By:              gate.Signature{Authority: "release", Format: "sigstore-bundle", Signer: b.release.trusted(t).Fingerprint, Manifest: manifest},
-		Vulnerabilities: []string{"CVE-1", "GHSA-1"}, Status: gate.VEXNotAffected, Why: "vulnerable_code_not_present, ?[2Jnot built in",
+		Vulnerabilities: []string{"CVE-1", "GHSA-1"}, Status: gate.VEXNotAffected, Justification: "vulnerable_code_not_present", Why: "?[2Jnot built in",
 		At: time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC),
 	}}
 	if diff := cmp.Diff(got.VEX, want); diff != "" {

@@ -37,6 +37,8 @@ type endpoint struct {
 	log     *slog.Logger
 	now     func() time.Time
 	observe func(Event)
+	// diagnose is told why a realm gave no token; nil for nobody.
+	diagnose func(error)
 }
 
 // request is one read from an endpoint.
@@ -88,6 +90,9 @@ func newEndpoint(s settings, origin *url.URL, transport http.RoundTripper, o Opt
 func (e *endpoint) tokenEnded(ctx context.Context, scheme auth.Scheme, err error) error {
 	if err != nil {
 		e.debug(ctx, KindToken, err)
+		if e.diagnose != nil {
+			e.diagnose(err)
+		}
 		err = exchangeFailure(ctx, e.host, KindToken, e.now(), err)
 	}
 	if scheme == auth.SchemeBearer {

@@ -47,6 +47,7 @@ func NewVerdict(seed string) (gate.Key, gate.Verdict) {
 	return key, gate.Verdict{
 		Decision: gate.Allow, Repository: oci.Repository{Upstream: "docker.io", Path: "library/nginx"},
 		Digest: oci.FromBytes([]byte(seed)), MediaType: oci.MediaTypeImage, Policy: "production", File: "policy.yaml", Line: 3,
+		Excused:  []gate.Reason{{Rule: gate.RuleVulnerabilities, Message: "excused", Finding: &finding, Excuse: &gate.Excuse{By: "vendor", Status: gate.VEXFixed, At: finding.Published}}},
 		Waived:   []gate.Reason{{Rule: gate.RuleVulnerabilities, Message: "waived", Finding: &finding, Waiver: "alice: not reachable"}},
 		Complete: true, Findings: []gate.Finding{finding}, Packages: 7, Blobs: []oci.Digest{blob},
 		Signatures: []gate.Signature{{Authority: "release-key", Format: "sigstore-bundle", Signer: "ab12", Manifest: blob}},

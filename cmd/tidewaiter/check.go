@@ -23,8 +23,9 @@ func newCheck(inv *invocation) *cobra.Command {
 		Long: `Judge an image by the same gate, policies and storage as the proxy, from its upstream or as it was pushed here, and examine all of it even where it is refused
 without. Of an index, the index itself is judged, its images for --platform, and those that name no platform.
 
-SARIF has what was found and why it is denied, for code scanning; CycloneDX the packages and their vulnerabilities; OpenVEX a statement
-for every finding, waived ones with the waiver's reason. Their time is that of the verdict, or SOURCE_DATE_EPOCH.
+SARIF has what was found and why it is denied, for code scanning; CycloneDX the packages and their vulnerabilities; SPDX
+the packages with references to their advisories; OpenVEX a statement for every finding: waived ones with the waiver's reason, excused ones
+as they were stated. Without findings no OpenVEX is written. Their time is that of the verdict, or SOURCE_DATE_EPOCH.
 
 Exit codes: 0 allowed, 1 could not tell, 2 usage or configuration error, 3 denied.`,
 		Example: "  tidewaiter check --config tidewaiter.yaml docker.io/library/nginx:1.27\n  tidewaiter check docker.io/library/nginx:1.27 -o sarif > nginx.sarif",
@@ -52,7 +53,7 @@ Exit codes: 0 allowed, 1 could not tell, 2 usage or configuration error, 3 denie
 	cmd.Flags().StringSliceVar(&asked, "platform", nil,
 		"platforms an index must have, whose images are judged, os/architecture[/variant] (default those of gate.platforms it has)")
 	inv.withConfig(cmd)
-	inv.withFormats(cmd, formatSARIF, formatCycloneDX, formatOpenVEX)
+	inv.withFormats(cmd, formatSARIF, formatCycloneDX, formatSPDX, formatOpenVEX)
 	inv.withQuiet(cmd)
 	return cmd
 }
@@ -212,12 +213,15 @@ func writeVerdict(b *strings.Builder, v gate.Verdict) {
 	for _, list := range []struct {
 		title   string
 		reasons []gate.Reason
-	}{{"denied", v.Reasons}, {"warning", v.Warnings}, {"waived", v.Waived}} {
+	}{{"denied", v.Reasons}, {"warning", v.Warnings}, {"waived", v.Waived}, {"excused", v.Excused}} {
 		for _, r := range list.reasons {
 			writeLine(b, "  %-9s %s: %s", list.title, r.Rule, r.Message)
 			writeExplanation(b, explanations, r)
 			if r.Waiver != "" {
 				writeLine(b, "            by %s", r.Waiver)
+			}
+			if r.Excuse != nil {
+				writeLine(b, "            %s", r.Excuse)
 			}
 		}
 	}

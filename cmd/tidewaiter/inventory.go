@@ -29,8 +29,8 @@ func newInventory(inv *invocation) *cobra.Command {
 		Use:   "inventory REF",
 		Short: "List the packages of an image",
 		Long: `List the packages of an image, from its upstream, whatever the policy says of it. Layers read before, by any command or the proxy over
-the same storage, are not read again. What could not be examined is listed as gaps. CycloneDX and SPDX are bills of materials; their time
-is now, or SOURCE_DATE_EPOCH.`,
+the same storage, are not read again. What could not be examined is listed as gaps. CycloneDX and SPDX are bills of materials; SARIF has the
+gaps, for code scanning. Their time is now, or SOURCE_DATE_EPOCH.`,
 		Example: "  tidewaiter inventory docker.io/library/nginx:1.27 --platform linux/arm64 -o json\n  tidewaiter inventory docker.io/library/nginx:1.27 -o cyclonedx > nginx.cdx.json",
 		Args:    exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -57,7 +57,7 @@ is now, or SOURCE_DATE_EPOCH.`,
 	}
 	cmd.Flags().StringVar(&asked, "platform", "linux/amd64", "which image of an index, os/architecture[/variant]")
 	inv.withConfig(cmd)
-	inv.withFormats(cmd, formatCycloneDX, formatSPDX)
+	inv.withFormats(cmd, formatCycloneDX, formatSPDX, formatSARIF)
 	inv.withQuiet(cmd)
 	return cmd
 }

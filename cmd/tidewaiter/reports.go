@@ -52,13 +52,22 @@ func (inv *invocation) withFormats(cmd *cobra.Command, formats ...string) {
 	}
 }
 
-// printReport writes a report in the format that was asked for.
+// printReport writes a report in the format that was asked for, or says that the format has nothing to write.
 func (inv *invocation) printReport(r report.Report) error {
 	document, err := inv.renderer()(r)
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", inv.output, err)
 	}
-	_, err = io.WriteString(inv.stdout, escapedJSON(document))
+	return inv.printDocument(document)
+}
+
+// printDocument writes a document, which nil is not.
+func (inv *invocation) printDocument(document []byte) error {
+	if document == nil {
+		inv.talk("there is nothing to state, and OpenVEX has no document without a statement: no document is written")
+		return nil
+	}
+	_, err := io.WriteString(inv.stdout, escapedJSON(document))
 	return err
 }
 

@@ -32,6 +32,11 @@ func TestReports(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.pushIndex(t, "index", image)
+	for tag, files := range map[string][]ocitest.File{"clean": ocitest.NPM("left-pad", "1.3.0"), "broken": {{Path: "app/broken.jar", Body: []byte("PK")}}} {
+		if _, err := l.upstream.PushImage("app", tag, ocitest.Image{Layers: []ocitest.LayerSpec{{Files: files}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	const bash, lodash, log4j = "pkg:deb/debian/bash@5.2.15-2?arch=amd64&distro=debian-12", "pkg:npm/lodash@4.17.4", "pkg:maven/org.apache.logging.log4j/log4j-core@2.14.1"
 	for law, tt := range map[string]struct {
 		args []string
@@ -44,6 +49,8 @@ func TestReports(t *testing.T) {
 		"a check as SARIF":             {[]string{"check", "-o", "sarif", "registry.demo/app:1.0"}, exitDenied, []string{`"version": "2.1.0"`, "CVE-2019-10744", "CVE-2021-44228", `"justification": "waived by alice`, "TICKET-12", lodash}},
 		"a check as CycloneDX":         {[]string{"check", "-o", "cyclonedx", "registry.demo/app:1.0"}, exitDenied, []string{bash, lodash, log4j, `"vulnerabilities"`, "CVE-2019-10744", "will_not_fix"}},
 		"a check as OpenVEX":           {[]string{"check", "-o", "openvex", "registry.demo/app:1.0"}, exitDenied, []string{"https://openvex.dev/ns/v0.2.0", "CVE-2019-10744", "update lodash to 4.17.12", "TICKET-12"}},
+		"an inventory as SARIF":        {[]string{"inventory", "-o", "sarif", "registry.demo/app:broken"}, exitDone, []string{`"version": "2.1.0"`, "tidewaiter/gap", "app/broken.jar"}},
+		"a check as SPDX":              {[]string{"check", "-o", "spdx", "registry.demo/app:1.0"}, exitDenied, []string{"SPDX-2.3", bash, `"SECURITY"`, "https://nvd.nist.gov/vuln/detail/CVE-2019-10744", "waived: alice", "deny"}},
 		"a check of an index as SARIF": {[]string{"check", "-o", "sarif", "registry.demo/app:index"}, exitDenied, []string{"CVE-2019-10744", image.Digest.String()}},
 	} {
 		t.Run(law, func(t *testing.T) {
@@ -66,8 +73,7 @@ func TestReports(t *testing.T) {
 		})
 	}
 	for law, args := range map[string][]string{
-		"an inventory has no findings":     {"inventory", "-o", "sarif", "registry.demo/app:1.0"},
-		"SPDX has no place for a verdict":  {"check", "-o", "spdx", "registry.demo/app:1.0"},
+		"an inventory has no findings":     {"inventory", "-o", "openvex", "registry.demo/app:1.0"},
 		"there is no such format":          {"check", "-o", "xml", "registry.demo/app:1.0"},
 		"commands without reports refuse":  {"policy", "check", "-o", "sarif", l.path("policy.yaml")},
 		"the environment has another time": {"inventory", "-o", "spdx", "--config", l.config, "registry.demo/app:1.0"},
@@ -79,6 +85,12 @@ func TestReports(t *testing.T) {
 			}
 		})
 	}
+	t.Run("without a finding there is nothing to state", func(t *testing.T) {
+		got := command(t, "check", "--config", l.config, "-o", "openvex", "registry.demo/app:clean")
+		if got.code != exitDone || got.stdout != "" || !strings.Contains(got.stderr, "no document is written") {
+			t.Errorf("got %+v", got)
+		}
+	})
 	t.Run("no layer is read for a report that was read for the verdict", func(t *testing.T) {
 		l.upstream.ResetRequests()
 		if got := command(t, "check", "--quiet", "--config", l.config, "-o", "cyclonedx", "registry.demo/app:1.0"); got.code != exitDenied {

@@ -76,7 +76,7 @@ func newRoot(inv *invocation) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	root.AddCommand(
 		newServe(inv), newDemo(inv), newCheck(inv), newVerdict(inv), newInventory(inv), newPolicy(inv), newAdvisories(inv), newClients(inv),
-		newRobot(inv), newTokenKey(inv), newQuarantine(inv), newWaiver(inv), newAudit(inv), newWebhook(inv), newVersion(inv), newEligible(inv), newRecalls(inv),
+		newRobot(inv), newTokenKey(inv), newQuarantine(inv), newWaiver(inv), newAudit(inv), newWebhook(inv), newVersion(inv), newEligible(inv), newRecalls(inv), newDoctor(inv),
 	)
 	sayExitCodes(root)
 	return root

@@ -27,7 +27,8 @@ func newWaiverExport(inv *invocation) *cobra.Command {
 		Short: "Write the exceptions from advisories that count as OpenVEX",
 		Long: `Write the exceptions from advisories that count as a document of OpenVEX. A waiver is a risk somebody accepted, so its statement says
 "affected", and that it is accepted, by whom, until when and why. One whose reason begins with a justification of OpenVEX, such as
-"vulnerable_code_not_present: …", says "not_affected". Waivers of rules are about no advisory and are left out.`,
+"vulnerable_code_not_present: …", says "not_affected". Waivers of rules are about no advisory and are left out. Where
+none is left no document is written: the format has none without a statement.`,
 		Example: "  tidewaiter waiver export -o openvex > waivers.openvex.json",
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -58,8 +59,7 @@ func newWaiverExport(inv *invocation) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = io.WriteString(inv.stdout, escapedJSON(document))
-			return err
+			return inv.printDocument(document)
 		},
 	}
 	cmd.Flags().StringVarP(&format, "output", "o", "openvex", "what to write: openvex")

@@ -3,6 +3,7 @@ package formats
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,7 +14,7 @@ import (
 	"github.com/openvex/go-vex/pkg/vex"
 	"github.com/owenrumney/go-sarif/v3/pkg/report/v210/sarif"
 	"github.com/santhosh-tekuri/jsonschema/v6"
-	"github.com/spdx/tools-golang/json"
+	spdxjson "github.com/spdx/tools-golang/json"
 	"github.com/spdx/tools-golang/spdx"
 	"github.com/spdx/tools-golang/spdxlib"
 )
@@ -42,6 +43,23 @@ func moduleDir(t *testing.T, module string) string {
 		t.Fatal(err)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// downloaded returns where the source of a module lies that nothing here is built from, and so is none of what go.mod asks for. sum is its
+// checksum, as go.sum would have it.
+func downloaded(t *testing.T, module, sum string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", module)
+	cmd.Dir = t.TempDir() // elsewhere it would be noted in go.sum
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("downloading %s: %v\n%s", module, err, out)
+	}
+	var found struct{ Dir, Sum string }
+	if err := json.Unmarshal(out, &found); err != nil || found.Sum != sum {
+		t.Fatalf("%s has the checksum %s, not %s, %v", module, found.Sum, sum, err)
+	}
+	return found.Dir
 }
 
 // compile returns the schema at url, those of resources being known.
@@ -108,11 +126,21 @@ func TestCycloneDX(t *testing.T) {
 	}
 }
 
+// The schema is the one of SPDX 2.3's branch of corrections, which asks for a namespace too. No module of SPDX's own has it; syft keeps a copy
+// to check itself by.
 func TestSPDX(t *testing.T) {
+	dir := downloaded(t, "github.com/anchore/syft@v1.18.1", "h1:JZ7CLbeWrWolCZa4f6SJBLJ9qGBLFCzHrFd8c4bsm94=")
+	text, err := os.ReadFile(filepath.Join(dir, "schema", "spdx-json", "spdx-schema-2.3.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const url = "http://spdx.org/rdf/terms/2.3"
+	schema := compile(t, url, map[string][]byte{url: text})
 	for name, text := range documents(t, "spdx") {
 		t.Run(name, func(t *testing.T) {
+			validate(t, schema, text, `"PACKAGE-MANAGER"`)
 			var doc spdx.Document
-			if err := json.ReadInto(bytes.NewReader(text), &doc); err != nil {
+			if err := spdxjson.ReadInto(bytes.NewReader(text), &doc); err != nil {
 				t.Fatal(err)
 			}
 			if err := spdxlib.ValidateDocument(&doc); err != nil {
@@ -124,6 +152,9 @@ func TestSPDX(t *testing.T) {
 			}
 			if doc.SPDXVersion != "SPDX-2.3" || doc.DataLicense != "CC0-1.0" || doc.CreationInfo.Created == "" {
 				t.Errorf("another reader finds %+v", doc)
+			}
+			if advisories := bytes.Count(text, []byte(`"SECURITY"`)); (advisories > 0) != (strings.HasPrefix(name, "image") || strings.HasPrefix(name, "index")) {
+				t.Errorf("it refers to %d advisories", advisories)
 			}
 			known := map[string]bool{"NOASSERTION": true}
 			for _, l := range doc.OtherLicenses {
@@ -167,12 +198,22 @@ func TestSARIF(t *testing.T) {
 	}
 }
 
+// No module or package has the schema of OpenVEX. What it asks for beyond what its library checks is that every name is one of the
+// specification, and that a document has a statement.
 func TestOpenVEX(t *testing.T) {
 	for name, text := range documents(t, "openvex") {
 		t.Run(name, func(t *testing.T) {
 			doc, err := vex.Parse(text)
 			if err != nil {
 				t.Fatal(err)
+			}
+			strict := json.NewDecoder(bytes.NewReader(text))
+			strict.DisallowUnknownFields()
+			if err := strict.Decode(&vex.VEX{}); err != nil {
+				t.Error(err)
+			}
+			if doc.Context != vex.ContextLocator() || doc.ID == "" || doc.Author == "" || doc.Timestamp == nil || doc.Version < 1 || len(doc.Statements) == 0 {
+				t.Errorf("another reader finds %+v", doc.Metadata)
 			}
 			for _, s := range doc.Statements {
 				if err := s.Validate(); err != nil {
@@ -183,8 +224,21 @@ func TestOpenVEX(t *testing.T) {
 				return
 			}
 			product := doc.Statements[0].Products[0]
-			if found := doc.Matches("CVE-2021-44228", product.Identifiers[vex.PURL], []string{"pkg:maven/org.apache.logging.log4j/log4j-core@2.14.1"}); len(found) != 1 || found[0].Status != vex.StatusAffected {
-				t.Errorf("another reader finds %+v", found)
+			const log4j, lodash, openssl = "pkg:maven/org.apache.logging.log4j/log4j-core@2.14.1", "pkg:npm/lodash@4.17.4", "pkg:deb/debian/libssl3@3.0.11-1~deb12u1?arch=amd64&distro=debian-12"
+			for _, want := range []struct {
+				id, purl      string
+				status        vex.Status
+				justification vex.Justification
+			}{
+				{"CVE-2021-44228", log4j, vex.StatusAffected, ""}, // which is waived
+				{"CVE-2020-8203", lodash, vex.StatusNotAffected, vex.VulnerableCodeNotInExecutePath},
+				{"CVE-2021-23337", lodash, vex.StatusNotAffected, ""},
+				{"CVE-2024-4741", openssl, vex.StatusFixed, ""},
+			} {
+				found := doc.Matches(want.id, product.Identifiers[vex.PURL], []string{want.purl})
+				if len(found) != 1 || found[0].Status != want.status || found[0].Justification != want.justification {
+					t.Errorf("%s: another reader finds %+v", want.id, found)
+				}
 			}
 		})
 	}
