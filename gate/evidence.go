@@ -73,7 +73,6 @@ const (
 	GapUnreadableLayer   GapKind = "unreadable-layer"   // truncated, corrupt or not what its media type says
 	GapUnknownMediaType  GapKind = "unknown-media-type" // a layer of a type we cannot look into
 	GapEncryptedLayer    GapKind = "encrypted-layer"
-	GapForeignLayer      GapKind = "foreign-layer"      // bytes that clients fetch elsewhere, past us
 	GapUnreadablePackage GapKind = "unreadable-package" // a package database or archive that could not be read
 	GapUnresolvedLink    GapKind = "unresolved-link"    // a package database behind a link we do not follow
 	GapLimit             GapKind = "limit"              // larger, deeper or slower than we examine
@@ -88,7 +87,7 @@ const (
 // GapKinds returns every kind, for whoever checks names.
 func GapKinds() []GapKind {
 	return []GapKind{
-		GapUnreadableLayer, GapUnknownMediaType, GapEncryptedLayer, GapForeignLayer, GapUnreadablePackage, GapUnresolvedLink,
+		GapUnreadableLayer, GapUnknownMediaType, GapEncryptedLayer, GapUnreadablePackage, GapUnresolvedLink,
 		GapLimit, GapScanner, GapNoAdvisories, GapStaleAdvisories, GapUnknownVersion, GapConfig, GapUnscannedFile,
 	}
 }

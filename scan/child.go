@@ -57,13 +57,18 @@ func Child(stdin io.Reader, stdout io.Writer) int {
 }
 
 func readOne(stdin io.Reader, stdout io.Writer) error {
-	confined, err := confine(".")
+	confined, err := confine(".", maxCPUSeconds)
 	if err != nil {
 		return err
 	}
 	if err := json.NewEncoder(stdout).Encode(hello{confined}); err != nil {
 		return err
 	}
+	return answerOne(stdin, stdout, ".")
+}
+
+// answerOne reads an order and a layer from stdin and writes to stdout what was ordered. dir is its own.
+func answerOne(stdin io.Reader, stdout io.Writer, dir string) error {
 	var wire [orderBytes]byte
 	if _, err := io.ReadFull(stdin, wire[:]); err == io.EOF {
 		return nil // there was no layer for us
@@ -80,7 +85,7 @@ func readOne(stdin io.Reader, stdout io.Writer) error {
 	}
 	encoder := json.NewEncoder(answer)
 	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(takeInventory(context.Background(), stdin, o, ".")); err != nil {
+	if err := encoder.Encode(takeInventory(context.Background(), stdin, o, dir)); err != nil {
 		return err
 	}
 	return answer.Flush()

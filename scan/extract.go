@@ -86,6 +86,8 @@ func newReaders(dir string, owned *ownership) (*readers, error) {
 			named("composer", composerLock, readComposer),
 			named("composer", composerInstalled, readComposer),
 			named("conan", conanLock, readConan),
+			{name: "yarn", wants: yarnCache.matches, read: readYarn},
+			{name: "asar", wants: electronArchive.matches, read: readAsar},
 		},
 		executables: []reader{{name: "go/binary", read: readGo}, {name: "cargo-auditable", read: readRust}, {name: "runtime", read: readRuntime}},
 	}

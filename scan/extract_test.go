@@ -108,6 +108,7 @@ func TestPackagesOfEveryEcosystem(t *testing.T) {
 		},
 		{"apk", regular("lib/apk/db/installed", apkInstalled), apkPackages},
 		{"apk in usr/lib", regular("usr/lib/apk/db/installed", apkInstalled), apkPackages},
+		{"apk in var/lib", regular("var/lib/apk/db/installed", apkInstalled), apkPackages},
 		{
 			"npm", regular("app/node_modules/lodash/package.json", `{"name":"lodash","version":"4.17.4"}`),
 			[]gate.Package{{Type: "npm", Name: "lodash", Version: "4.17.4"}},
@@ -267,7 +268,7 @@ func TestReadersAnswerByNameWhateverTheSize(t *testing.T) {
 	}
 	for _, name := range []string{
 		"a/package.json", "a.dist-info/METADATA", "a.whl", "a.jar", "specifications/a-1.gemspec", "a.deps.json", "composer.lock",
-		"vendor/composer/installed.json", "conan.lock",
+		"vendor/composer/installed.json", "conan.lock", ".yarn/cache/a.zip", "app.asar",
 	} {
 		header := entry{}.header
 		header.Name, header.Size = name, 1<<50

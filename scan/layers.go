@@ -56,6 +56,8 @@ type settings struct {
 	tempDir     string
 	outputBytes int64
 	busy        time.Duration
+	// cpuSeconds is the processor time a child limits itself to, past which it is known to have been killed for it.
+	cpuSeconds uint64
 }
 
 // ErrClosed is returned by [Layers.ReadLayer] after [Layers.Close].
@@ -64,7 +66,7 @@ var ErrClosed = errors.New("layers are no longer read")
 // NewLayers starts the processes that wait for layers. It fails where they cannot be confined, unless
 // [Options.UnsafeUnsandboxed] is set. Whoever calls it calls [Layers.Close].
 func NewLayers(o Options) (*Layers, error) {
-	return newLayers(o, settings{arg: ChildArg, tempDir: o.TempDir, outputBytes: maxOutputBytes, busy: busyTimeout})
+	return newLayers(o, settings{arg: ChildArg, tempDir: o.TempDir, outputBytes: maxOutputBytes, busy: busyTimeout, cpuSeconds: maxCPUSeconds})
 }
 
 func newLayers(o Options, s settings) (*Layers, error) {

@@ -128,6 +128,9 @@ func (c *countedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// spinSeconds is the processor time of a child that takes all it is given.
+const spinSeconds = 1
+
 // impostorLayers returns Layers whose children are impostors.
 func impostorLayers(t *testing.T, arg string) *Layers {
 	t.Helper()
@@ -135,8 +138,12 @@ func impostorLayers(t *testing.T, arg string) *Layers {
 	if arg == "impostor-hanging" { // which takes any time it is given
 		busy = 100 * time.Millisecond
 	}
+	cpuSeconds := uint64(maxCPUSeconds)
+	if strings.HasPrefix(arg, "impostor-spinning") { // which takes as much as it is given
+		cpuSeconds = spinSeconds
+	}
 	dir := t.TempDir()
-	l, err := newLayers(Options{Workers: 1}, settings{arg: arg, tempDir: dir, outputBytes: 1 << 20, busy: busy})
+	l, err := newLayers(Options{Workers: 1}, settings{arg: arg, tempDir: dir, outputBytes: 1 << 20, busy: busy, cpuSeconds: cpuSeconds})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +219,7 @@ func TestChildThatCannotStart(t *testing.T) {
 	} {
 		t.Run(tt.arg, func(t *testing.T) {
 			dir := t.TempDir()
-			l, err := newLayers(Options{Workers: 1, UnsafeUnsandboxed: tt.unsafe}, settings{arg: tt.arg, tempDir: dir, outputBytes: 1 << 20, busy: time.Minute})
+			l, err := newLayers(Options{Workers: 1, UnsafeUnsandboxed: tt.unsafe}, settings{arg: tt.arg, tempDir: dir, outputBytes: 1 << 20, busy: time.Minute, cpuSeconds: maxCPUSeconds})
 			if tt.want == "" {
 				if err != nil {
 					t.Fatal(err)

@@ -194,6 +194,10 @@ var conanLock = fileName{name: "conan.lock"}
 // conanReference matches "zlib/1.2.11@user/channel#revision%time" in its usual shorter forms.
 var conanReference = regexp.MustCompile(`^([^/#@%\s]+)/([^/#@%\s]+)(?:[@#%]\S*)?$`)
 
+// conanBuildContext is the context, in a graph of Conan 1, of what runs while something is built. With one profile for everything there
+// is no such context, and what is needed to build cannot be told from the rest.
+const conanBuildContext = "build"
+
 // readConan returns the packages a conan.lock pins, in the form of Conan 1, a graph, or of Conan 2, lists. What is only needed to
 // build is in neither the image nor here.
 func readConan(data []byte) ([]gate.Package, error) {
@@ -208,7 +212,7 @@ func readConan(data []byte) ([]gate.Package, error) {
 			return nil, err
 		}
 		for _, node := range nodes {
-			if ref := text(node["ref"]); ref != "" {
+			if ref := text(node["ref"]); ref != "" && text(node["context"]) != conanBuildContext {
 				references = append(references, ref)
 			}
 		}

@@ -83,6 +83,12 @@ func TestPackagesOfManifests(t *testing.T) {
 			[]gate.Package{{Type: "conan", Name: "app", Version: "1.0"}, {Type: "conan", Name: "zlib", Version: "1.2.11"}},
 		},
 		{
+			"conan 1 with two profiles, without what runs to build",
+			regular("app/conan.lock", `{"graph_lock":{"nodes":{"0":{"ref":"app/1.0","requires":["1"],"build_requires":["2"],"context":"host"},
+				"1":{"ref":"zlib/1.2.11#x","context":"host"},"2":{"ref":"cmake/3.2","requires":["3"],"context":"build"},"3":{"ref":"openssl/1.1.1","context":"build"}}},"version":"0.4"}`),
+			[]gate.Package{{Type: "conan", Name: "app", Version: "1.0"}, {Type: "conan", Name: "zlib", Version: "1.2.11"}},
+		},
+		{
 			"npm with a license", regular("node_modules/a/package.json", `{"name":"a","version":"1.0.0","license":"(MIT OR Apache-2.0)"}`),
 			[]gate.Package{{Type: "npm", Name: "a", Version: "1.0.0", Licenses: []string{"(MIT OR Apache-2.0)"}}},
 		},

@@ -170,6 +170,8 @@ type reply struct {
 	late      bool
 	state     *os.ProcessState
 	complaint string
+	// cpuSeconds is the processor time it had.
+	cpuSeconds uint64
 	// malformed is why the answer cannot be read; empty if it can.
 	malformed string
 	// sentAll says that all files of a layer were sent, but for what the gaps in left say.
@@ -198,7 +200,7 @@ func (c *child) converse(
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	defer context.AfterFunc(ctx, c.kill)()
-	var a reply
+	a := reply{cpuSeconds: c.settings.cpuSeconds}
 	var listening sync.WaitGroup
 	listening.Go(func() {
 		if err := listen(ctx, &a); err != nil {
@@ -288,8 +290,8 @@ func (a reply) failure() *gate.Gap {
 		return gap(gate.GapScanner, "the answer of the process that reads layers is malformed: %s", printable(a.malformed))
 	case a.state.Success():
 		return nil
-	case a.state.UserTime()+a.state.SystemTime() >= maxCPUSeconds*time.Second:
-		return gap(gate.GapLimit, "reading the layer takes more than %d seconds of processor time", maxCPUSeconds)
+	case strings.Contains(a.complaint, "SIGXCPU") || a.state.UserTime()+a.state.SystemTime() >= time.Duration(a.cpuSeconds)*time.Second:
+		return gap(gate.GapLimit, "reading the layer takes more than %d seconds of processor time", a.cpuSeconds)
 	case strings.Contains(a.complaint, "out of memory") || strings.Contains(a.complaint, "cannot allocate memory"):
 		return gap(gate.GapLimit, "reading the layer takes more memory than %d bytes", maxMemoryBytes)
 	default:

@@ -26,7 +26,7 @@ type runtimeKind struct {
 
 // runtimes are those that public images carry in this way. Go's is not among them: its binaries tell by themselves.
 var runtimes = []runtimeKind{
-	{"node", regexp.MustCompile(`^node(?:js)?$`), regexp.MustCompile(`nodejs\.org/download/[a-z-]+/v(\d+\.\d+\.\d+)/`)},
+	{"node", regexp.MustCompile(`^(?:node(?:js)?|libnode\.so[0-9.]*)$`), regexp.MustCompile(`nodejs\.org/download/[a-z-]+/v(\d+\.\d+\.\d+)/`)},
 	{"java", regexp.MustCompile(`^libjvm\.so$`), regexp.MustCompile(` VM \([^)]*\) for [a-z0-9_-]+ JRE \(([0-9][0-9A-Za-z._+-]*)`)},
 	{"nginx", regexp.MustCompile(`^nginx(?:-debug)?$`), regexp.MustCompile(`\x00nginx version: nginx/(\d+\.\d+\.\d+)`)},
 	{"postgresql", regexp.MustCompile(`^postgres$`), regexp.MustCompile(`\(PostgreSQL\) (\d+(?:\.\d+)+)`)},

@@ -42,9 +42,10 @@ const landlockVersion = 11
 
 // confine takes from the process what reading a layer does not need, for good: files outside dir, the network, other programs,
 // and more memory and time than the limits. It returns what is in force, tried rather than assumed. Without landlock or seccomp in
-// the kernel it confines as far as it can, which is no error; an error means that something went wrong.
-func confine(dir string) (confinement, error) {
-	if err := limitResources(); err != nil {
+// the kernel it confines as far as it can, which is no error; an error means that something went wrong. Of processor time it leaves
+// cpuSeconds, those that are over included.
+func confine(dir string, cpuSeconds uint64) (confinement, error) {
+	if err := limitResources(cpuSeconds); err != nil {
 		return confinement{}, fmt.Errorf("limiting resources: %w", err)
 	}
 	var c confinement
@@ -78,7 +79,7 @@ func confine(dir string) (confinement, error) {
 
 // limitResources sets limits the kernel enforces. Those on memory are on top of what the process has already, since what the
 // runtime and the race detector reserve before main is no fault of a layer.
-func limitResources() error {
+func limitResources(cpuSeconds uint64) error {
 	debug.SetMemoryLimit(softMemoryBytes)
 	debug.SetGCPercent(garbagePercent)
 	address, writable, err := memoryNow()
@@ -86,23 +87,27 @@ func limitResources() error {
 		return err
 	}
 	for _, l := range []struct {
-		resource int
-		value    uint64
+		resource   int
+		soft, hard uint64
 	}{
-		{unix.RLIMIT_CORE, 0},
-		{unix.RLIMIT_NOFILE, maxOpenFiles},
-		{unix.RLIMIT_FSIZE, maxFileBytes},
-		{unix.RLIMIT_CPU, maxCPUSeconds},
-		{unix.RLIMIT_AS, address + maxAddressBytes},
-		{unix.RLIMIT_DATA, writable + maxMemoryBytes},
+		{unix.RLIMIT_CORE, 0, 0},
+		{unix.RLIMIT_NOFILE, maxOpenFiles, maxOpenFiles},
+		{unix.RLIMIT_FSIZE, maxFileBytes, maxFileBytes},
+		{unix.RLIMIT_CPU, cpuSeconds, hardCPUSeconds(cpuSeconds)},
+		{unix.RLIMIT_AS, address + maxAddressBytes, address + maxAddressBytes},
+		{unix.RLIMIT_DATA, writable + maxMemoryBytes, writable + maxMemoryBytes},
 	} {
-		// The hard limit too: past it the process is killed, and it can raise none of them again.
-		if err := unix.Setrlimit(l.resource, &unix.Rlimit{Cur: l.value, Max: l.value}); err != nil {
+		// The hard limit too: it can raise none of them again.
+		if err := unix.Setrlimit(l.resource, &unix.Rlimit{Cur: l.soft, Max: l.hard}); err != nil {
 			return fmt.Errorf("resource %d: %w", l.resource, err)
 		}
 	}
 	return nil
 }
+
+// hardCPUSeconds is where a child is killed that has not died of the signal it is sent at cpuSeconds, which tells us why. It is so much
+// more that the time it is then said to have used is past cpuSeconds, though the kernel counts that in another way, a tenth apart.
+func hardCPUSeconds(cpuSeconds uint64) uint64 { return cpuSeconds + cpuSeconds/4 + 1 }
 
 // memoryNow returns the bytes of address space and of writable memory in use (proc(5), statm).
 func memoryNow() (address, writable uint64, err error) {

@@ -1,6 +1,7 @@
 package scan
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,13 +10,18 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/tidewaiter/tidewaiter/gate"
+	"github.com/tidewaiter/tidewaiter/oci"
 )
 
 // deeds are what a child must not be able to do. Each returns nil when it could.
@@ -119,7 +125,7 @@ var harmless = []string{
 // confinedImpostors are impostors that confine themselves first, as the real child does.
 var confinedImpostors = map[string]func() int{
 	"impostor-escaping": func() int {
-		c, err := confine(".")
+		c, err := confine(".", maxCPUSeconds)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
@@ -154,24 +160,29 @@ var confinedImpostors = map[string]func() int{
 		return 0
 	},
 	"impostor-limited": func() int {
-		c, err := confine(".")
+		c, err := confine(".", maxCPUSeconds)
 		if err != nil {
 			return 1
 		}
 		encoder := json.NewEncoder(os.Stdout)
 		_ = encoder.Encode(hello{c})
-		limits := map[string]uint64{}
+		limits := map[string][2]uint64{}
 		for name := range wantLimits {
 			var l unix.Rlimit
-			if err := unix.Getrlimit(limitNumbers[name], &l); err == nil && l.Cur == l.Max {
-				limits[name] = l.Max
+			if err := unix.Getrlimit(limitNumbers[name], &l); err == nil {
+				limits[name] = [2]uint64{l.Cur, l.Max}
 			}
 		}
 		_ = encoder.Encode(limits)
 		return 0
 	},
+	"impostor-spinning": spin,
+	"impostor-spinning-on": func() int { // in somebody's hands who does not mind the signal
+		signal.Ignore(unix.SIGXCPU)
+		return spin()
+	},
 	"impostor-greedy": func() int {
-		c, err := confine(".")
+		c, err := confine(".", maxCPUSeconds)
 		if err != nil {
 			return 1
 		}
@@ -184,17 +195,55 @@ var confinedImpostors = map[string]func() int{
 	},
 }
 
+// spin confines itself, takes a layer, and from then on all the time it is given, in two threads, whose time is counted together.
+func spin() int {
+	c, err := confine(".", spinSeconds)
+	if err != nil {
+		return 1
+	}
+	_ = json.NewEncoder(os.Stdout).Encode(hello{c})
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	var turns atomic.Int64
+	for range 2 {
+		go func() {
+			for {
+				turns.Add(1)
+			}
+		}()
+	}
+	select {}
+}
+
 // wantLimits are the limits in force in a child that are no matter of what it had before, soft and hard.
 var (
-	wantLimits   = map[string]uint64{"processor time": maxCPUSeconds, "open files": maxOpenFiles, "file size": maxFileBytes, "core dumps": 0}
+	wantLimits = map[string][2]uint64{
+		"processor time": {maxCPUSeconds, hardCPUSeconds(maxCPUSeconds)}, "open files": {maxOpenFiles, maxOpenFiles},
+		"file size": {maxFileBytes, maxFileBytes}, "core dumps": {0, 0},
+	}
 	limitNumbers = map[string]int{
 		"processor time": unix.RLIMIT_CPU, "open files": unix.RLIMIT_NOFILE, "file size": unix.RLIMIT_FSIZE, "core dumps": unix.RLIMIT_CORE,
 	}
 )
 
+func TestChildThatSpinsIsStopped(t *testing.T) {
+	layer := tarball(t, regular("a", "b"))
+	want := []gate.Gap{{Kind: gate.GapLimit, Layer: oci.FromBytes(layer), Why: "reading the layer takes more than 1 seconds of processor time"}}
+	for _, arg := range []string{"impostor-spinning", "impostor-spinning-on"} {
+		t.Run(arg, func(t *testing.T) {
+			got, err := impostorLayers(t, arg).ReadLayer(t.Context(), descriptor(typeTar, layer), bytes.NewReader(layer), gate.Look{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got.Gaps); diff != "" {
+				t.Errorf("gaps (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestChildIsLimited(t *testing.T) {
 	c := spawnImpostor(t, "impostor-limited")
-	var got map[string]uint64
+	var got map[string][2]uint64
 	if err := json.NewDecoder(c.answer).Decode(&got); err != nil {
 		t.Fatalf("%v: %s", err, c.complaint)
 	}

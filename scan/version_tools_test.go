@@ -3,55 +3,47 @@ package scan
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 )
 
-// ask has a program that reads JSON and writes JSON answer a question. Where the program or what it needs is missing the test is skipped.
+// ask has a program that reads JSON and writes JSON answer a question. Where the program or what it needs is missing the test is skipped,
+// but never where tests are run for good.
 func ask(t *testing.T, question, answer any, program string, args ...string) {
 	t.Helper()
-	if _, err := exec.LookPath(program); err != nil {
-		t.Skip(err)
-	}
+	at := need(t, program)
 	in, err := json.Marshal(question)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), program, args...)
-	cmd.Stdin = bytes.NewReader(in)
+	var complaint bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), at, args...)
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(in), &complaint
 	out, err := cmd.Output()
 	if err != nil {
-		t.Skipf("%s does not have what is needed: %v", program, err)
+		missing(t, fmt.Errorf("%s does not have what is needed: %w: %.300s", program, err, complaint.String()))
 	}
 	if err := json.Unmarshal(out, answer); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// nodeSemver returns where npm keeps the library it compares versions with.
-func nodeSemver(t *testing.T) string {
-	t.Helper()
-	npm, err := exec.LookPath("npm")
-	if err != nil {
-		t.Skip(err)
-	}
-	out, err := exec.CommandContext(t.Context(), npm, "root", "-g").Output()
-	if err != nil {
-		t.Skip(err)
-	}
-	return filepath.Join(strings.TrimSpace(string(out)), "npm", "node_modules", "semver")
-}
+// withSemver is how a program for node begins: the library npm compares versions with, as Debian packages it or as npm brings it along.
+const withSemver = `const path = require("path"), fs = require("fs");
+	const from = p => { try { return require(p) } catch { return null } };
+	const brought = path.join(path.dirname(fs.realpathSync(process.execPath)), "../lib/node_modules/npm/node_modules/semver");
+	const s = from("/usr/share/nodejs/semver") || from(brought) || require("semver");
+	`
 
 func TestNPMOrderIsNodeSemvers(t *testing.T) {
 	strict := regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-(0|[1-9]\d*|\d*[a-z-][0-9a-z-]*)(\.(0|[1-9]\d*|\d*[a-z-][0-9a-z-]*))*)?$`)
 	valid := func(v string) bool { return strict.MatchString(v) && !misreadIdentifier.MatchString(v) }
 	pairs := versionPairs(1000, valid, []string{"0", "1", "9", "10", ".0", ".1", ".2.3", "-alpha", "-rc", ".1", "-1", "beta"})
 	var want []int
-	ask(t, pairs, &want, "node", "-e", `const s=require(process.argv[1]);
-		console.log(JSON.stringify(JSON.parse(require("fs").readFileSync(0)).map(p=>s.compare(p[0],p[1]))))`, nodeSemver(t))
+	ask(t, pairs, &want, "node", "-e", withSemver+`console.log(JSON.stringify(JSON.parse(fs.readFileSync(0)).map(p=>s.compare(p[0],p[1]))))`)
 	for i, p := range pairs {
 		if got, err := compareVersions(orderNPM, p[0], p[1]); err != nil || sign(got) != want[i] {
 			t.Errorf("%s against %s is %d, %v; node-semver says %d", p[0], p[1], got, err, want[i])
@@ -75,9 +67,8 @@ func TestNPMSetsAreNodeSemvers(t *testing.T) {
 		spaced[i] = strings.ReplaceAll(set, ",", "")
 	}
 	var want [][]bool
-	ask(t, map[string][]string{"sets": spaced, "versions": versions}, &want, "node", "-e", `const s=require(process.argv[1]);
-		const q=JSON.parse(require("fs").readFileSync(0));
-		console.log(JSON.stringify(q.sets.map(r=>q.versions.map(v=>s.satisfies(v,r,{includePrerelease:true})))))`, nodeSemver(t))
+	ask(t, map[string][]string{"sets": spaced, "versions": versions}, &want, "node", "-e", withSemver+`const q=JSON.parse(fs.readFileSync(0));
+		console.log(JSON.stringify(q.sets.map(r=>q.versions.map(v=>s.satisfies(v,r,{includePrerelease:true})))))`)
 	for i, text := range sets {
 		set, err := parseVersionSet(orderNPM, text)
 		if err != nil {
@@ -96,7 +87,10 @@ func TestPyPIOrderIsPackagings(t *testing.T) {
 	pairs := versionPairs(600, valid, []string{"0", "1", "9", "10", ".0", ".1", "a1", "b2", "rc1", ".dev1", ".post1", "-1", "!1"})
 	var want []int
 	ask(t, pairs, &want, "python3", "-c", `import json,sys
-from pip._vendor.packaging.version import Version as V
+try:
+    from packaging.version import Version as V
+except ImportError:
+    from pip._vendor.packaging.version import Version as V
 print(json.dumps([(V(a)>V(b))-(V(a)<V(b)) for a,b in json.load(sys.stdin)]))`)
 	for i, p := range pairs {
 		if got, err := compareVersions(orderPyPI, p[0], p[1]); err != nil || sign(got) != want[i] {

@@ -397,6 +397,8 @@ var readable = []struct{ name, data string }{
 	{"root/buildinfo/content_manifests/a.json", `{"content_sets":["a"]}`},
 	{"root/buildinfo/Dockerfile-a-1-2", `LABEL "com.redhat.component"="a" "architecture"="x86_64"`},
 	{"var/lib/ubuntu-advantage/status.json", `{"services":[{"name":"esm-infra","status":"enabled"}]}`},
+	{".yarn/cache/a.zip", "PK\x03\x04"},
+	{"app.asar", asarBegin + "\x10\x00\x00\x00\x0c\x00\x00\x00\x0c\x00\x00\x00{\"files\":{}}"},
 	{"var/lib/dpkg/info/a.md5sums", "d41d8cd98f00b204e9800998ecf8427e  usr/lib/a\n"},
 }
 
@@ -407,6 +409,8 @@ func FuzzReaders(f *testing.F) {
 	}
 	f.Add(uint8(10), []byte(zipped(f, "META-INF/maven/a/b/pom.properties", "groupId=a\nartifactId=b\nversion=1\n")))
 	f.Add(uint8(9), []byte(zipped(f, "Jinja2-2.11.2.dist-info/METADATA", wheelMetadata)))
+	f.Add(uint8(23), []byte(zipped(f, "node_modules/a/package.json", lodash)))
+	f.Add(uint8(24), []byte(asarApplication()))
 	f.Add(uint8(17), []byte(elfWith(f, auditableSection, zlibbed(f, crates), "")))
 	f.Fuzz(func(t *testing.T, which uint8, data []byte) {
 		inv := readTar(t, executable(readable[int(which)%len(readable)].name, string(data)))
