@@ -37,6 +37,10 @@ const (
 	MediaTypeEmpty       = ocispec.MediaTypeEmptyJSON
 )
 
+// EmptyJSON is the content of [MediaTypeEmpty]: the config of a manifest that needs none (image-spec, manifest.md, guidance for an empty
+// descriptor).
+const EmptyJSON = "{}"
+
 // Media types of signatures and attestations, as cosign and the sigstore bundle specification write them.
 const (
 	MediaTypeSimpleSigning  = "application/vnd.dev.cosign.simplesigning.v1+json"

@@ -41,7 +41,7 @@ func (p *Proxy) serveManifest(x *exchange, r *http.Request, q oci.Request, refus
 	if refused != nil {
 		return p.serveJudged(x, r, q, refused)
 	}
-	if own, err := p.isOurs(r.Context(), x.repo, q.Digest); err != nil {
+	if own, err := p.isOurs(r.Context(), x.repo, q.Digest, false); err != nil {
 		return err
 	} else if own {
 		return p.serveStated(x, r, q.Digest, false)

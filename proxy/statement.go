@@ -2,9 +2,11 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"net/http"
+	"strings"
 
 	"github.com/tidewaiter/tidewaiter/gate"
 	"github.com/tidewaiter/tidewaiter/oci"
@@ -33,12 +35,12 @@ func (p *Proxy) standing(ctx context.Context, c gate.Candidate) (gate.Verdict, e
 	return p.verdict(hold, c)
 }
 
-// isOurs reports whether a manifest of repo is a statement of ours, superseded or not.
-func (p *Proxy) isOurs(ctx context.Context, repo oci.Repository, d oci.Digest) (bool, error) {
+// isOurs reports whether a manifest or blob of repo is of a statement of ours, superseded or not.
+func (p *Proxy) isOurs(ctx context.Context, repo oci.Repository, d oci.Digest, anew bool) (bool, error) {
 	if p.o.Statements == nil || d == "" {
 		return false, nil
 	}
-	_, ours, err := p.o.Statements.Subject(ctx, repo, d, false)
+	_, ours, err := p.o.Statements.Subject(ctx, repo, d, anew)
 	return ours, failure("could not look up what was stated", err)
 }
 
@@ -61,7 +63,7 @@ func (p *Proxy) withOurs(ctx context.Context, c gate.Candidate, artifactType str
 		}
 	}
 	for _, d := range listed {
-		ours, err := p.isOurs(ctx, c.Repository, d.Digest)
+		ours, err := p.isOurs(ctx, c.Repository, d.Digest, false)
 		if err != nil {
 			return nil, err
 		}
@@ -131,6 +133,13 @@ func (p *Proxy) openStated(x *exchange, r *http.Request, d oci.Digest) (io.ReadC
 	if r.Method == http.MethodHead && p.seesPending(x) {
 		return nil, 0, oci.ErrBlobUnknown
 	}
+	if d == oci.FromBytes([]byte(oci.EmptyJSON)) { // the config of every statement, whatever has become of any one's subject
+		stated, err := p.isOurs(r.Context(), x.repo, d, true)
+		if err != nil || !stated {
+			return nil, 0, cmp.Or(err, error(oci.ErrBlobUnknown))
+		}
+		return readSeekCloser{strings.NewReader(oci.EmptyJSON)}, int64(len(oci.EmptyJSON)), nil
+	}
 	made, err := p.stated(r.Context(), x.repo, d, true)
 	if err != nil && !oci.IsMissing(err) {
 		return nil, 0, err
@@ -152,7 +161,7 @@ func (readSeekCloser) Close() error { return nil }
 // putStated answers end-7 for a manifest that is a statement of ours already: there is nothing to store, and it changes nothing. done is
 // false when it is none.
 func (p *Proxy) putStated(x *exchange, r *http.Request, q oci.Request, m oci.Manifest, d oci.Digest) (done bool, err error) {
-	ours, err := p.isOurs(r.Context(), x.repo, d)
+	ours, err := p.isOurs(r.Context(), x.repo, d, false)
 	if err != nil || !ours {
 		return err != nil, err
 	}

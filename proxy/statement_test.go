@@ -3,7 +3,9 @@ package proxy
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -36,8 +38,9 @@ func (w *words) Subject(_ context.Context, repo oci.Repository, d oci.Digest, an
 	if w.elsewhere && !anew {
 		return "", false, nil
 	}
-	for c, made := range w.made {
-		if c.Repository == repo && (made.Manifest.Digest == d || slices.ContainsFunc(made.Blobs, func(b []byte) bool { return oci.FromBytes(b) == d })) {
+	candidates := slices.SortedFunc(maps.Keys(w.made), func(a, b gate.Candidate) int { return strings.Compare(b.Digest.String(), a.Digest.String()) })
+	for _, c := range candidates {
+		if made := w.made[c]; c.Repository == repo && (made.Manifest.Digest == d || slices.ContainsFunc(made.Blobs, func(b []byte) bool { return oci.FromBytes(b) == d })) {
 			return c.Digest, true, nil
 		}
 	}
@@ -162,6 +165,8 @@ func TestStatementsAreServed(t *testing.T) {
 		{"the bundle's head", "reader", "HEAD", blob(app, upstream, 1), 200, ""},
 		{"of a hosted repository", "reader", "GET", manifest(web, hosted), 200, string(w.made[hosted].Manifest.Raw)},
 		{"its config", "reader", "GET", "/v2/apps/web/blobs/" + oci.FromBytes([]byte("{}")).String(), 200, "{}"},
+		{"its config's head", "reader", "HEAD", "/v2/apps/web/blobs/" + oci.FromBytes([]byte("{}")).String(), 200, ""},
+		{"no config where nothing is stated", "reader", "GET", "/v2/" + other.String() + "/blobs/" + oci.FromBytes([]byte("{}")).String(), 404, errorBody("BLOB_UNKNOWN", "the blob is not known")},
 		{"to whoever pushes there", "ci", "GET", manifest(web, hosted), 200, string(w.made[hosted].Manifest.Raw)},
 		{"the bundle to whoever pushes there", "ci", "GET", blob(web, hosted, 1), 200, string(w.made[hosted].Blobs[1])},
 		{"whoever pushes uploads a blob of his own", "ci", "HEAD", blob(web, hosted, 1), 404, ""},

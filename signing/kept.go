@@ -82,7 +82,7 @@ func (k *kept) subject(ctx context.Context, repo oci.Repository, d oci.Digest, a
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if d == oci.FromBytes(emptyConfig) {
+	if d == oci.FromBytes([]byte(oci.EmptyJSON)) {
 		subject, ok := r.latest()
 		return subject, ok, nil
 	}

@@ -119,9 +119,6 @@ func CheckVerifier(id string) error {
 	return nil
 }
 
-// emptyConfig is the config of a manifest that needs none (OCI image specification, manifest.md, guidance for an empty descriptor).
-var emptyConfig = []byte("{}")
-
 // Sign returns the signed summary of v, as a manifest that refers to v's. It says PASSED only of what [gate.Verdict.Passed]. Whoever has an
 // older one goes on believing it, so readers should bound its age.
 //
@@ -148,7 +145,7 @@ func (s *Summaries) sign(ctx context.Context, v gate.Verdict) (oci.Artifact, err
 	}
 	raw, err := json.Marshal(summaryManifest{
 		SchemaVersion: 2, MediaType: oci.MediaTypeImage, ArtifactType: mediaTypeBundle,
-		Config:  oci.Descriptor{MediaType: mediaTypeEmpty, Digest: oci.FromBytes(emptyConfig), Size: int64(len(emptyConfig))},
+		Config:  oci.Descriptor{MediaType: mediaTypeEmpty, Digest: oci.FromBytes([]byte(oci.EmptyJSON)), Size: int64(len(oci.EmptyJSON))},
 		Layers:  []oci.Descriptor{{MediaType: mediaTypeBundle, Digest: oci.FromBytes(bundle), Size: int64(len(bundle))}},
 		Subject: oci.Descriptor{MediaType: v.MediaType, Digest: v.Digest, Size: v.SizeBytes},
 		Annotations: map[string]string{
@@ -165,7 +162,7 @@ func (s *Summaries) sign(ctx context.Context, v gate.Verdict) (oci.Artifact, err
 // artifactOf returns the manifest raw of a summary with what it refers to.
 func artifactOf(raw, bundle []byte) oci.Artifact {
 	manifest := oci.Content{MediaType: oci.MediaTypeImage, Digest: oci.FromBytes(raw), Raw: raw}
-	return oci.Artifact{Manifest: manifest, Blobs: [][]byte{emptyConfig, bundle}}
+	return oci.Artifact{Manifest: manifest, Blobs: [][]byte{[]byte(oci.EmptyJSON), bundle}}
 }
 
 // summaryManifest is the referrer that holds a statement, as cosign writes one (OCI image specification, manifest.md).
