@@ -34,6 +34,7 @@ type proxy struct {
 	others    int           // judgings of pulls under way
 	takes     time.Duration // each judging
 	standings map[gate.Candidate]rejudge.Standing
+	memory    map[gate.Key]gate.Verdict
 	judged    []string // in order
 	atOnce    int      // judgings under way
 	most      int      // of them, ever
@@ -45,7 +46,7 @@ func newProxy() *proxy {
 	return &proxy{
 		revision: "r1", attached: map[gate.Candidate]string{}, denied: map[gate.Candidate]bool{}, down: map[gate.Candidate]bool{},
 		dropped: map[gate.Candidate]bool{}, pulled: map[gate.Candidate]time.Time{}, ends: map[gate.Candidate]time.Time{},
-		standings: map[gate.Candidate]rejudge.Standing{},
+		standings: map[gate.Candidate]rejudge.Standing{}, memory: map[gate.Key]gate.Verdict{},
 	}
 }
 
@@ -76,7 +77,9 @@ func (p *proxy) record(c gate.Candidate) gate.Verdict {
 	}
 	p.standings[c] = s
 	p.judged = append(p.judged, short(c))
-	return gate.Verdict{Decision: s.Decision, Repository: c.Repository, Digest: c.Digest, Until: s.Until}
+	v := gate.Verdict{Decision: s.Decision, Repository: c.Repository, Digest: c.Digest, Key: s.Key.String(), JudgedAt: s.JudgedAt, Until: s.Until}
+	p.memory[s.Key] = v
+	return v
 }
 
 // short names a candidate by its repository's last letter and whether it is the repository's first or second.
@@ -125,8 +128,8 @@ func (p *proxy) Renew(ctx context.Context, c gate.Candidate, beyond time.Time) (
 		p.judged = append(p.judged, "not "+short(c))
 		return gate.Verdict{}, errDown
 	}
-	if s := p.standings[c]; s.Key == p.key(c) && time.Now().Before(s.Until) && s.Until.After(beyond) {
-		return gate.Verdict{Decision: s.Decision, Until: s.Until}, nil
+	if v, ok := p.memory[p.key(c)]; ok && time.Now().Before(v.Until) && v.Until.After(beyond) {
+		return v, nil
 	}
 	return p.record(c), nil
 }

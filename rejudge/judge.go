@@ -55,6 +55,10 @@ func (r *Rejudger) one(ctx context.Context, t task) {
 	r.count(1)
 	defer r.count(-1)
 	v, err := r.o.Judge.Renew(ctx, t.Candidate, t.beyond)
+	if err == nil && v.Key != t.Key.String() && v.JudgedAt.Before(t.JudgedAt) {
+		// What there is now is what there was before, and its verdict counts again. On record it must come after the one since.
+		v, err = r.o.Judge.Renew(ctx, t.Candidate, v.Until)
+	}
 	if ctx.Err() != nil && err != nil {
 		return // what is left is left for the process after this one
 	}

@@ -56,6 +56,28 @@ func TestAChangeIsGoneThrough(t *testing.T) {
 	})
 }
 
+// What there is now may be what there was before, and its verdict is remembered. How things stand must say so, or that it is taken back
+// later would be no change to anybody.
+func TestAVerdictThatCountsAgainIsOnRecordAgain(t *testing.T) {
+	in(t, 2, func(t *testing.T, p *proxy, all []gate.Candidate, run runs) {
+		r := run()
+		p.change(func() { p.revision, p.denied[all[0]] = "r2", true })
+		pass(soon)
+		p.change(func() { p.revision, p.denied[all[0]] = "r1", false })
+		pass(soon)
+		for _, c := range all {
+			if s := p.standings[c]; s.Decision != gate.Allow || s.Key != p.key(c) {
+				t.Errorf("%s stands as %s by another key", short(c), s.Decision)
+			}
+		}
+		p.change(func() { p.revision, p.denied[all[0]] = "r2", true })
+		pass(soon)
+		if got := r.Stats(); got.Withdrawn != 2 || got.Released != 1 || got.Unchanged != 3 || got.Failed != 0 {
+			t.Errorf("Stats: got %+v, want 2 withdrawn, 1 released, 3 unchanged", got)
+		}
+	})
+}
+
 func TestWhatWasPulledLastComesFirst(t *testing.T) {
 	in(t, 6, func(t *testing.T, p *proxy, all []gate.Candidate, run runs) {
 		p.pulled[all[2]], p.pulled[all[0]] = time.Now(), time.Now().Add(-time.Hour)
