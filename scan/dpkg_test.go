@@ -92,7 +92,7 @@ func TestDpkgState(t *testing.T) {
 
 // TestDpkgStateIsWhatDpkgReads has dpkg itself read the same states: what it takes for a package is one here, or there is a gap.
 func TestDpkgStateIsWhatDpkgReads(t *testing.T) {
-	needs(t, "dpkg-query")
+	need(t, "dpkg-query")
 	for _, tt := range dpkgStates {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
