@@ -324,6 +324,19 @@ func TestDoctorFinds(t *testing.T) {
 	}
 }
 
+func TestDoctorCountsTheSecretsItCanRead(t *testing.T) {
+	l := newDoctorLab(t)
+	l.with(t, upstreamAt(l.upstream.URL(), fmt.Sprintf(", credentials: {username: me, password_file: %q}", l.path("none"))))
+	c, err := loadConfigFile(l.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := (&doctor{config: c, now: time.Now}).checkKeys(t.Context())
+	if len(found) != 2 || found[0].Found != "1 files with secrets can be read" || found[1].Status != failing {
+		t.Errorf("got %+v", found)
+	}
+}
+
 func (l *lab) mode(t *testing.T, name string, mode os.FileMode) {
 	t.Helper()
 	if err := os.Chmod(l.path(name), mode); err != nil {
