@@ -2,9 +2,8 @@
 // and OpenVEX 0.2.0.
 //
 // It promises that equal values give equal bytes, that every string an image's author wrote is where the format has strings and nowhere
-// else, and that nothing is said that the gate did not find or was told by somebody whose word
-// counts: a finding that a waiver set aside is still a finding. It must not judge,
-// fetch, or know the time of day.
+// else, and that nothing is said that the gate did not find, or was not told by somebody whose word counts: a finding that a waiver set
+// aside is still a finding. It must not judge, fetch, or know the time of day.
 package report
 
 import (

@@ -63,7 +63,7 @@ func readYarn(ctx context.Context, f file) ([]gate.Package, error) {
 		if path.Base(entry.Name) != packageJSON.name {
 			continue
 		}
-		size := int64(min(entry.UncompressedSize64, maxBundledBytes+1)) // what it says; reading ends there
+		size := int64(min(entry.UncompressedSize64, maxBundledBytes+1)) // as it says; archive/zip reads no further
 		err := b.manifest(ctx, cleanPath(entry.Name), size, func() ([]byte, error) {
 			content, err := entry.Open()
 			if err != nil {

@@ -82,19 +82,8 @@ func rpmDatabase(t testing.TB) string {
 	return string(db)
 }
 
-// needs skips a test without the program name, unless there is no excuse.
-func needs(t testing.TB, name string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("%s is needed: %v", name, err)
-		}
-		t.Skipf("%s is not installed", name)
-	}
-}
-
 func TestRPM(t *testing.T) {
-	needs(t, "rpmbuild")
+	need(t, "rpmbuild")
 	l := startLayers(t, Options{Workers: 1})
 	db := rpmDatabase(t)
 	layer := gzipped(t, tarball(t, regular("usr/lib/sysimage/rpm/rpmdb.sqlite", db)))

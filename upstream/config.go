@@ -209,15 +209,16 @@ func (c Config) parseRealm(text string) (realm, error) {
 func (c Config) parseURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.Hostname() == "" {
-		return nil, fmt.Errorf("%.200q is not a URL with a scheme and a host", text)
+		shown := text[strings.LastIndexByte(text, '@')+1:] // before it may be a password, and nobody can tell where that begins
+		return nil, fmt.Errorf("%.200q is not a URL with a scheme and a host", shown)
 	}
 	switch {
+	case u.User != nil: // first, as the others show the URL
+		return nil, fmt.Errorf("the URL of host %.200q holds credentials, which belong in a file", u.Host)
 	case u.Scheme != "https" && u.Scheme != "http":
 		return nil, fmt.Errorf("%.200q is neither https nor http", text)
 	case u.Scheme == "http" && !c.UnsafePrivateAddresses && !loopbackHost(u.Hostname()):
 		return nil, fmt.Errorf("%.200q is plain http, which needs unsafe_private_addresses", text)
-	case u.User != nil:
-		return nil, fmt.Errorf("the URL of host %.200q holds credentials, which belong in a file", u.Host)
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return nil, fmt.Errorf("%.200q has a query or a fragment", text)
 	case u.RawPath != "" || u.Path != "" && path.Clean(u.Path) != strings.TrimSuffix(u.Path, "/") && u.Path != "/":

@@ -17,13 +17,23 @@ func TestConfigProblems(t *testing.T) {
 		config Config
 		want   []string
 	}{
-		"no host":                 {Config{}, []string{"host:", "url:"}},
-		"host in upper case":      {Config{Host: "Docker.io"}, []string{"host:"}},
-		"host with a path":        {Config{Host: "docker.io/x"}, []string{"host:", "url:"}},
-		"url without a scheme":    {Config{Host: "a.test", URL: "a.test"}, []string{"url:"}},
-		"url of another scheme":   {Config{Host: "a.test", URL: "ftp://a.test"}, []string{"url:", "neither https nor http"}},
-		"url with a path":         {Config{Host: "a.test", URL: "https://a.test/v2"}, []string{"url:", "has a path"}},
-		"url with credentials":    {Config{Host: "a.test", URL: "https://u:secret@a.test"}, []string{"url:", "belong in a file"}},
+		"no host":               {Config{}, []string{"host:", "url:"}},
+		"host in upper case":    {Config{Host: "Docker.io"}, []string{"host:"}},
+		"host with a path":      {Config{Host: "docker.io/x"}, []string{"host:", "url:"}},
+		"url without a scheme":  {Config{Host: "a.test", URL: "a.test"}, []string{"url:"}},
+		"url of another scheme": {Config{Host: "a.test", URL: "ftp://a.test"}, []string{"url:", "neither https nor http"}},
+		"url with a path":       {Config{Host: "a.test", URL: "https://a.test/v2"}, []string{"url:", "has a path"}},
+		"url with credentials":  {Config{Host: "a.test", URL: "https://u:secret@a.test"}, []string{"url:", "belong in a file"}},
+		"credentials and no scheme": {
+			Config{Host: "a.test", URL: "u:secret@a.test"}, []string{"url:", `"a.test" is not a URL`},
+		},
+		"credentials that are no text of a URL": {
+			Config{Host: "a.test", Mirrors: []string{"https://u:sec%zzsecret@m.test"}}, []string{"mirrors:", `"m.test" is not a URL`},
+		},
+		"credentials over plain http": {Config{Host: "a.test", URL: "http://u:secret@a.test"}, []string{"url:", "belong in a file"}},
+		"credentials of another scheme": {
+			Config{Host: "a.test", Realms: []string{"ftp://u:secret@a.test"}}, []string{"realms:", "belong in a file"},
+		},
 		"url with a query":        {Config{Host: "a.test", URL: "https://a.test?x"}, []string{"url:"}},
 		"plain http":              {Config{Host: "a.test", URL: "http://a.test"}, []string{"url:", "unsafe_private_addresses"}},
 		"mirror over plain http":  {Config{Host: "a.test", Mirrors: []string{"http://m.test"}}, []string{"mirrors:"}},

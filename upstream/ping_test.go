@@ -67,7 +67,7 @@ func TestPing(t *testing.T) {
 		{"a CA nobody trusts", Config{URL: trusted.URL}, Pong{Fault: FaultTLS}, "certificate"},
 		{"TLS where there is none", Config{URL: strings.Replace(strict.URL, "http:", "https:", 1)}, Pong{Fault: FaultTLS}, ""},
 		{"a port nobody listens at", Config{URL: nobody}, Pong{Fault: FaultConnection}, "connection refused"},
-		{"a name nobody has", Config{URL: "https://registry.invalid"}, Pong{Fault: FaultName}, "registry.invalid"},
+		{"a name nobody can have", Config{URL: "https://" + strings.Repeat("a", 64) + ".invalid"}, Pong{Fault: FaultName}, "no such host"}, // no resolver is asked
 		{"a limit on our rate", Config{URL: serve(t, status(429)).URL}, Pong{Fault: FaultLimited}, "status 429"},
 		{"something else than a registry", Config{URL: serve(t, status(404)).URL}, Pong{Fault: FaultAnswer}, "status 404"},
 		{"a redirection", Config{URL: serve(t, status(302)).URL}, Pong{Fault: FaultAnswer}, "status 302"},

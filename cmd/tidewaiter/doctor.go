@@ -124,7 +124,7 @@ func fail(do, format string, args ...any) diagnosis {
 	return diagnosis{Status: failing, Do: do, Found: fmt.Sprintf(format, args...)}
 }
 
-// misconfigured is a failure that serve would refuse to start for.
+// misconfigured is a failure of the configuration, or of a file it names, that serve would refuse to start for.
 func misconfigured(do, format string, args ...any) diagnosis {
 	d := fail(do, format, args...)
 	d.code = exitUsage
@@ -156,8 +156,8 @@ func examine(ctx context.Context, rounds [][]check) []diagnosis {
 }
 
 // made makes the check. One that hangs, as files of a server that is gone do, is left to itself: the process ends soon.
-func (c check) made(ctx context.Context) []diagnosis {
-	ctx, cancel := context.WithTimeout(ctx, c.within)
+func (c check) made(whole context.Context) []diagnosis {
+	ctx, cancel := context.WithTimeout(whole, c.within)
 	defer cancel()
 	done := make(chan []diagnosis, 1)
 	go func() { done <- c.look(ctx) }()
@@ -169,6 +169,9 @@ func (c check) made(ctx context.Context) []diagnosis {
 		case found = <-done:
 		case <-time.After(lateGrace):
 			found = []diagnosis{fail("see what it waits for, and check again", "this takes longer than %s", c.within)}
+			if whole.Err() != nil {
+				found = []diagnosis{fail("check again", "this was interrupted")}
+			}
 		}
 	}
 	for i := range found {

@@ -259,9 +259,9 @@ func (a *attempt) diagnose() diagnosis {
 	case a.refusal.Code == "":
 		return fail("see that the image is there, and that its upstream is configured", "nothing of it is served, but because the proxy does not know it: that shows nothing")
 	case !a.refusal.judged():
-		return doubt("let the proxy pull it, and a policy deny it", "all of %d requests were refused, but not by a policy: %s", a.asked, a.refusal.Message)
+		return doubt("let the proxy pull it, and a policy deny it", "none of %d requests was answered with content, but not for a policy: %s", a.asked, a.refusal.Message)
 	}
-	return well("all of %d requests were refused: %s", a.asked, a.refusal.Message)
+	return well("none of %d requests was answered with content: %s", a.asked, a.refusal.Message)
 }
 
 // firstFew returns the first of texts, and how many there are besides.

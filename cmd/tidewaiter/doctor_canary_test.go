@@ -104,7 +104,7 @@ func TestCanary(t *testing.T) {
 		path, ns string // how the two ways are diagnosed
 		code     int    // the worst of both
 	}{
-		{"is refused", never, "ok all of 10 requests were refused: canaries: packages", "ok all of 11 requests were refused: canaries: packages", 0},
+		{"is refused", never, "ok none of 10 requests was answered with content: canaries: packages", "ok none of 11 requests was answered with content: canaries: packages", 0},
 		{"is served by tag", answers(200, get("/manifests/canary")), "failure SERVED, 1 of ", "failure SERVED, 1 of ", exitDenied},
 		{"has a child that is served to mirrors", answers(200, func(r *http.Request) bool { return isMirror(r) && get(child.Digest.String())(r) }),
 			"ok", "failure SERVED, 1 of ", exitDenied},
@@ -129,7 +129,7 @@ func TestCanary(t *testing.T) {
 			w.WriteHeader(http.StatusForbidden)
 			_, _ = w.Write([]byte(`{"errors":[{"code":"DENIED","message":"not on the allowlist"}]}`))
 			return true
-		}, "warning all of 10 requests were refused, but not by a policy: not on the allowlist", "warning all of", 0},
+		}, "warning none of 10 requests was answered with content, but not for a policy: not on the allowlist", "warning none of 11", 0},
 		{"is being judged", func(w http.ResponseWriter, r *http.Request) bool {
 			if busy == 0 || !get("/manifests/canary")(r) {
 				return false

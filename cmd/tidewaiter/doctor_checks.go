@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -70,7 +71,7 @@ func (d *doctor) checkConfiguration(context.Context) []diagnosis {
 		found = append(found, misconfigured(correctIt, "%s", inOneLine(p)))
 	}
 	if len(found) == 0 {
-		found = append(found, well("%s can be used", cmp.Or(d.file, "what there is without a file")))
+		found = append(found, well("%s can be used", cmp.Or(d.file, "what the defaults and the environment make")))
 	}
 	for _, option := range d.config.unsafe() {
 		found = append(found, doubt("do without it where that is possible", "%s is on", option))
@@ -286,5 +287,8 @@ func (d *doctor) checkClamd(ctx context.Context) []diagnosis {
 	return []diagnosis{well("%s", database)}
 }
 
-// inOneLine returns what an error says, its lines one after the other.
-func inOneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+// inOneLine returns what an error says, its lines one after the other, without those that are empty.
+func inOneLine(err error) string {
+	lines := slices.DeleteFunc(strings.Split(err.Error(), "\n"), func(line string) bool { return strings.TrimSpace(line) == "" })
+	return strings.ReplaceAll(strings.Join(lines, "; "), ":; ", ": ")
+}

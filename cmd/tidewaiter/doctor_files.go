@@ -70,14 +70,14 @@ func (d *doctor) checkKeys(context.Context) []diagnosis {
 		if there && diagnosis.Status != sound {
 			found = append(found, diagnosis)
 		}
-		if there {
+		if there && diagnosis.Status != failing {
 			read++
 		}
 	}
 	if c.Redis.SealKeyFile == "" {
 		found = append(found, doubt("set redis.seal_key_file to keep it elsewhere", "the seal key lies in the storage it seals"))
 	}
-	return append([]diagnosis{well("%d files with secrets", read)}, found...)
+	return append([]diagnosis{well("%d files with secrets can be read", read)}, found...)
 }
 
 // check reports whether the file can be read, and who else may. there is false for one that need not be.

@@ -248,13 +248,13 @@ func TestDoctorFinds(t *testing.T) {
 				t.Fatal(err)
 			}
 			return nil
-		}, 1, []string{"failure advisories: built 73h0m0s ago, and advisories.max_age is 72h0m0s"}},
+		}, 1, []string{"failure advisories: built 73h"}},
 		{"advisories that soon are", func(t *testing.T, l *lab) map[string]string {
 			if err := ocitest.WriteAdvisories(l.path("advisories"), time.Now().Add(-60*time.Hour), demoAdvisories()); err != nil {
 				t.Fatal(err)
 			}
 			return nil
-		}, 0, []string{"warning advisories: built 60h0m0s ago: it is too old in 1"}},
+		}, 0, []string{"warning advisories: built 60h"}},
 		{"advisories that are damaged", func(t *testing.T, l *lab) map[string]string { l.write(t, "advisories/trivy.db", "damaged"); return nil }, 1, []string{"failure advisories: "}},
 		{"no advisories", func(_ *testing.T, l *lab) map[string]string {
 			return map[string]string{"advisories": fmt.Sprintf("{path: %q}", l.path("none"))}
@@ -321,6 +321,19 @@ func TestDoctorFinds(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestDoctorCountsTheSecretsItCanRead(t *testing.T) {
+	l := newDoctorLab(t)
+	l.with(t, upstreamAt(l.upstream.URL(), fmt.Sprintf(", credentials: {username: me, password_file: %q}", l.path("none"))))
+	c, err := loadConfigFile(l.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := (&doctor{config: c, now: time.Now}).checkKeys(t.Context())
+	if len(found) != 2 || found[0].Found != "1 files with secrets can be read" || found[1].Status != failing {
+		t.Errorf("got %+v", found)
 	}
 }
 
@@ -423,13 +436,15 @@ func TestDoctorComparesClocks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &doctor{config: c, now: func() time.Time { return time.Now().Add(time.Hour) }}
-	for _, made := range d.checkUpstreams() {
-		made.look(t.Context())
-	}
-	found := d.checkClock(t.Context())
-	if len(found) != 1 || found[0].Status != doubtful || !strings.HasPrefix(found[0].Found, "this clock is 1h0m") || !strings.Contains(found[0].Found, l.upstream.URL()) {
-		t.Errorf("got %+v", found)
+	for off, want := range map[time.Duration]string{time.Hour: "ahead of", -time.Hour: "behind"} {
+		d := &doctor{config: c, now: func() time.Time { return time.Now().Add(off) }}
+		for _, made := range d.checkUpstreams() {
+			made.look(t.Context())
+		}
+		found := d.checkClock(t.Context())
+		if len(found) != 1 || found[0].Status != doubtful || !strings.HasSuffix(found[0].Found, want+" that of "+l.upstream.URL()) || strings.Contains(found[0].Found, "-") {
+			t.Errorf("%v: got %+v", off, found)
+		}
 	}
 }
 
@@ -458,6 +473,29 @@ func TestExamine(t *testing.T) {
 	}
 	if diff := cmp.Diff(names, want); diff != "" {
 		t.Errorf("(-got +want):\n%s", diff)
+	}
+}
+
+func TestExamineIsInterrupted(t *testing.T) {
+	hangs := make(chan struct{})
+	defer close(hangs)
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	got := examine(ctx, [][]check{{{"hangs", time.Minute, func(context.Context) []diagnosis { <-hangs; return nil }}}})
+	if len(got) != 1 || got[0].Status != failing || got[0].Found != "this was interrupted" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestInOneLine(t *testing.T) {
+	for text, want := range map[string]string{
+		"one":                               "one",
+		"one\ntwo":                          "one; two",
+		"these errors:\n\n'x' has bad keys": "these errors: 'x' has bad keys",
+	} {
+		if got := inOneLine(errors.New(text)); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
 	}
 }
 

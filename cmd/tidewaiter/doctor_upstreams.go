@@ -37,7 +37,11 @@ func (d *doctor) checkClock(context.Context) []diagnosis {
 	var off []diagnosis
 	for _, c := range d.clocks {
 		if ahead := c.ours.Sub(c.theirs).Round(time.Second); ahead.Abs() > clockTolerance {
-			off = append(off, doubt(do, "this clock is %s ahead of that of %s", ahead, c.whose))
+			word := "ahead of"
+			if ahead < 0 {
+				word = "behind"
+			}
+			off = append(off, doubt(do, "this clock is %s %s that of %s", ahead.Abs(), word, c.whose))
 		}
 	}
 	if len(off) > 0 {
