@@ -69,7 +69,7 @@ func (a *javaArchives) read(data []byte, name string, depth int) ([]gate.Package
 	if len(data) == 0 { // which somebody touched
 		return nil, nil
 	}
-	files, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	files, data, err := openZip(data)
 	if err != nil {
 		return nil, err
 	}
