@@ -59,6 +59,7 @@ type walk struct {
 	// licenses are by the path of the file that states them, as it is written into an inventory.
 	licenses map[string]gate.LicenseFile
 	owned    *ownership
+	stored   pnpmStore
 	// whiteouts and opaque may hold a path more than once.
 	whiteouts, opaque []string
 	gaps              []gate.Gap
@@ -79,6 +80,7 @@ func newWalk(dir string) *walk {
 	return &walk{
 		dir: dir, files: map[string]account{}, above: map[string]int{}, releases: map[string]gate.OS{},
 		channels: map[string][]string{}, licenses: map[string]gate.LicenseFile{}, owned: newOwnership(),
+		stored: pnpmStore{files: map[string][]byte{}},
 		marked: map[string]bool{}, regular: map[uint64]bool{}, seed: maphash.MakeSeed(),
 	}
 }
@@ -147,7 +149,7 @@ func (w *walk) entry(ctx context.Context, header *tar.Header, content io.Reader)
 	case tar.TypeSymlink:
 		return w.symlink(place{name, at}, header.Linkname)
 	case tar.TypeLink:
-		return w.hardLink(place{name, at}, header.Linkname)
+		return w.hardLink(ctx, place{name, at}, header.Linkname)
 	default:
 		w.gap(gate.GapUnreadableLayer, at, fmt.Sprintf("tar entries of type %q are not known", header.Typeflag))
 		return nil
@@ -261,6 +263,7 @@ func (w *walk) drop(p string) {
 	delete(w.releases, p)
 	delete(w.channels, wirePath(p))
 	delete(w.licenses, wirePath(p))
+	delete(w.stored.files, p)
 	told, found := w.files[p]
 	if !found {
 		return
