@@ -139,7 +139,9 @@ func (w *walk) entry(ctx context.Context, header *tar.Header, content io.Reader)
 	if mark, found := strings.CutPrefix(path.Base(name), whiteoutPrefix); found {
 		return w.whiteout(name, at, mark)
 	}
-	w.replace(at, header.Typeflag == tar.TypeDir)
+	if err := w.replace(at, header.Typeflag == tar.TypeDir); err != nil {
+		return err
+	}
 	switch header.Typeflag {
 	case tar.TypeDir, tar.TypeFifo, tar.TypeChar, tar.TypeBlock:
 		return nil
@@ -210,20 +212,23 @@ func (w *walk) mark(dir string) {
 
 // replace forgets what an entry at p takes the place of: the entry of the same path and, unless both are directories, all that
 // lies below it.
-func (w *walk) replace(p string, isDir bool) {
+func (w *walk) replace(p string, isDir bool) error {
 	w.links.remove(p)
 	w.drop(p)
 	if !isDir && w.marked[p] {
 		w.gap(gate.GapUnreadableLayer, p, "it replaces a directory with whiteouts, which some runtimes then forget")
 	}
-	if isDir || w.above[p] == 0 {
-		return
+	if isDir {
+		return nil
 	}
-	for _, q := range slices.Collect(maps.Keys(w.files)) {
-		if strings.HasPrefix(q, p+"/") {
-			w.drop(q)
+	if w.above[p] > 0 {
+		for _, q := range slices.Collect(maps.Keys(w.files)) {
+			if strings.HasPrefix(q, p+"/") {
+				w.drop(q)
+			}
 		}
 	}
+	return w.links.removeBelow(p)
 }
 
 // account is what a file told of.
