@@ -1,7 +1,6 @@
 package scan
 
 import (
-	"archive/zip"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -54,7 +53,7 @@ var yarnCache = fileName{name: ".zip", place: regexp.MustCompile(`(?:^|/)\.yarn/
 
 // readYarn returns the package in an archive of Yarn's cache, and those bundled with it.
 func readYarn(ctx context.Context, f file) ([]gate.Package, error) {
-	archive, err := zip.NewReader(bytes.NewReader(f.data), int64(len(f.data)))
+	archive, _, err := openZip(f.data)
 	if err != nil {
 		return nil, err
 	}

@@ -87,6 +87,12 @@ func (w *walk) aside(at string, size int64) func(data []byte) error {
 			return nil
 		}
 	}
+	if size <= maxStoredManifestBytes && inPnpmStore(at) {
+		return func(data []byte) error {
+			w.stored.add(at, data)
+			return nil
+		}
+	}
 	read := channelReader(at)
 	if read == nil || size > maxChannelBytes {
 		return nil
@@ -193,8 +199,8 @@ func (w *walk) symlink(p place, target string) error {
 
 // hardLink takes a hard link: another name for a file of the same layer. Where that file was examined, what it yielded is found
 // under the new name too, since the old one may be removed by a higher layer. Where it was not, because only the new name tells
-// what it is, its bytes have passed, and that is a gap.
-func (w *walk) hardLink(p place, target string) error {
+// what it is, its bytes have passed, and that is a gap, unless they are those of a manifest that pnpm stored.
+func (w *walk) hardLink(ctx context.Context, p place, target string) error {
 	source := cleanPath(target)
 	parent, ok := w.links.resolve(path.Dir(source))
 	if !ok {
@@ -217,6 +223,13 @@ func (w *walk) hardLink(p place, target string) error {
 	}
 	told, examined := w.files[source]
 	wanting := w.readers.namesFor(at, kind)
+	if manifest, kept := w.stored.files[source]; kept && slices.Equal(wanting, []string{npmReader}) {
+		f := file{path: at, info: (&tar.Header{}).FileInfo(), data: manifest}
+		if err := w.spend(int64(len(manifest))); err != nil {
+			return err
+		}
+		return w.examine(ctx, f, w.readers.forName(f, kind))
+	}
 	alike := kind == databaseAt(source) && slices.Equal(wanting, w.readers.namesFor(source, kind))
 	unread := kind != noDatabase || len(wanting) > 0
 	if examined && alike {

@@ -78,7 +78,7 @@ func newReaders(dir string, owned *ownership) (*readers, error) {
 			}},
 		},
 		byName: []reader{
-			{name: "npm", wants: packageJSON.matches, read: readNPM},
+			{name: npmReader, wants: packageJSON.matches, read: readNPM},
 			licensedPython(scalibr(wheelegg.New)),
 			{name: "java/archive", wants: isJava, read: readJava},
 			{name: "gem", wants: installedGem.matches, read: readGem},

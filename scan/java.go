@@ -58,7 +58,8 @@ type javaArchive struct {
 	// manifests are in the order of the archive. Tools that pack several into one leave all of theirs.
 	manifests []javaManifest
 	roots     rootList
-	errs      []error
+	// err is the first thing that is wrong: others are alike, and there may be as many as files.
+	err error
 }
 
 // read returns the packages in the archive data, called name. With an error it returns those it found all the same.
@@ -69,7 +70,7 @@ func (a *javaArchives) read(data []byte, name string, depth int) ([]gate.Package
 	if len(data) == 0 { // which somebody touched
 		return nil, nil
 	}
-	files, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	files, data, err := openZip(data)
 	if err != nil {
 		return nil, err
 	}
@@ -78,11 +79,11 @@ func (a *javaArchives) read(data []byte, name string, depth int) ([]gate.Package
 		if err := a.ctx.Err(); err != nil {
 			return found.inner, err
 		}
-		if err := a.file(&found, f, data, depth); err != nil {
-			found.errs = append(found.errs, fmt.Errorf("%s: %w", printable(f.Name), err))
+		if err := a.file(&found, f, data, depth); err != nil && found.err == nil {
+			found.err = fmt.Errorf("%s: %w", printable(f.Name), err)
 		}
 	}
-	return found.packages(name), errors.Join(found.errs...)
+	return found.packages(name), found.err
 }
 
 // file adds what the file f in an archive says to found.

@@ -1,6 +1,7 @@
 package scan
 
 import (
+	"maps"
 	"path"
 	"strings"
 )
@@ -92,6 +93,8 @@ func misleads(name, target string) bool {
 type links struct {
 	targets map[string]string
 	bytes   int
+	// above are the directories that links were put below.
+	above map[string]bool
 	// steps counts the components followed so far.
 	steps int
 	// dir and resolved are the last question and its answer: entries of one directory follow one another.
@@ -101,9 +104,12 @@ type links struct {
 // add records the link name -> target. target is as written in the layer.
 func (l *links) add(name, target string) error {
 	if l.targets == nil {
-		l.targets = map[string]string{}
+		l.targets, l.above = map[string]string{}, map[string]bool{}
 	}
 	l.targets[name] = target
+	for dir := path.Dir(name); dir != "." && !l.above[dir]; dir = path.Dir(dir) {
+		l.above[dir] = true
+	}
 	l.bytes += len(name) + len(target)
 	l.dir, l.resolved = "", ""
 	if l.bytes > maxLinkBytes {
@@ -118,6 +124,19 @@ func (l *links) remove(name string) {
 		delete(l.targets, name)
 		l.dir, l.resolved = "", ""
 	}
+}
+
+// removeBelow forgets the links below dir, which something else than a directory has replaced.
+func (l *links) removeBelow(dir string) error {
+	if !l.above[dir] {
+		return nil
+	}
+	if l.steps += len(l.targets); l.steps > maxLinkSteps {
+		return overLimit("directories with links that are replaced, too often")
+	}
+	maps.DeleteFunc(l.targets, func(name, _ string) bool { return strings.HasPrefix(name, dir+"/") })
+	l.dir, l.resolved = "", ""
+	return nil
 }
 
 // resolve returns where the directory dir, a clean path, lies once the layer's links are followed. ok is false when there are

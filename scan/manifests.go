@@ -1,6 +1,7 @@
 package scan
 
 import (
+	"archive/tar"
 	"bytes"
 	"cmp"
 	"context"
@@ -269,10 +270,17 @@ func readGem(_ context.Context, f file) ([]gate.Package, error) {
 }
 
 // licensedPython is r that also tells the license a METADATA or PKG-INFO states, in its newest field or in its oldest. Those in
-// archives are left.
+// archives are left. An archive is read as Python reads it.
 func licensedPython(r reader) reader {
 	read := r.read
 	r.read = func(ctx context.Context, f file) ([]gate.Package, error) {
+		if strings.HasSuffix(f.path, ".egg") || strings.HasSuffix(f.path, ".whl") {
+			_, proper, err := openZip(f.data)
+			if err != nil {
+				return nil, err
+			}
+			f.data, f.info = proper, (&tar.Header{Name: f.path, Size: int64(len(proper))}).FileInfo()
+		}
 		packages, err := read(ctx, f)
 		if len(packages) == 1 && !bytes.HasPrefix(f.data, []byte(zipMagic)) {
 			if license := pythonLicense(f.data); license != "" {

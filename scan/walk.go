@@ -59,6 +59,7 @@ type walk struct {
 	// licenses are by the path of the file that states them, as it is written into an inventory.
 	licenses map[string]gate.LicenseFile
 	owned    *ownership
+	stored   pnpmStore
 	// whiteouts and opaque may hold a path more than once.
 	whiteouts, opaque []string
 	gaps              []gate.Gap
@@ -79,6 +80,7 @@ func newWalk(dir string) *walk {
 	return &walk{
 		dir: dir, files: map[string]account{}, above: map[string]int{}, releases: map[string]gate.OS{},
 		channels: map[string][]string{}, licenses: map[string]gate.LicenseFile{}, owned: newOwnership(),
+		stored: pnpmStore{files: map[string][]byte{}},
 		marked: map[string]bool{}, regular: map[uint64]bool{}, seed: maphash.MakeSeed(),
 	}
 }
@@ -137,7 +139,9 @@ func (w *walk) entry(ctx context.Context, header *tar.Header, content io.Reader)
 	if mark, found := strings.CutPrefix(path.Base(name), whiteoutPrefix); found {
 		return w.whiteout(name, at, mark)
 	}
-	w.replace(at, header.Typeflag == tar.TypeDir)
+	if err := w.replace(at, header.Typeflag == tar.TypeDir); err != nil {
+		return err
+	}
 	switch header.Typeflag {
 	case tar.TypeDir, tar.TypeFifo, tar.TypeChar, tar.TypeBlock:
 		return nil
@@ -147,7 +151,7 @@ func (w *walk) entry(ctx context.Context, header *tar.Header, content io.Reader)
 	case tar.TypeSymlink:
 		return w.symlink(place{name, at}, header.Linkname)
 	case tar.TypeLink:
-		return w.hardLink(place{name, at}, header.Linkname)
+		return w.hardLink(ctx, place{name, at}, header.Linkname)
 	default:
 		w.gap(gate.GapUnreadableLayer, at, fmt.Sprintf("tar entries of type %q are not known", header.Typeflag))
 		return nil
@@ -208,20 +212,23 @@ func (w *walk) mark(dir string) {
 
 // replace forgets what an entry at p takes the place of: the entry of the same path and, unless both are directories, all that
 // lies below it.
-func (w *walk) replace(p string, isDir bool) {
+func (w *walk) replace(p string, isDir bool) error {
 	w.links.remove(p)
 	w.drop(p)
 	if !isDir && w.marked[p] {
 		w.gap(gate.GapUnreadableLayer, p, "it replaces a directory with whiteouts, which some runtimes then forget")
 	}
-	if isDir || w.above[p] == 0 {
-		return
+	if isDir {
+		return nil
 	}
-	for _, q := range slices.Collect(maps.Keys(w.files)) {
-		if strings.HasPrefix(q, p+"/") {
-			w.drop(q)
+	if w.above[p] > 0 {
+		for _, q := range slices.Collect(maps.Keys(w.files)) {
+			if strings.HasPrefix(q, p+"/") {
+				w.drop(q)
+			}
 		}
 	}
+	return w.links.removeBelow(p)
 }
 
 // account is what a file told of.
@@ -261,6 +268,7 @@ func (w *walk) drop(p string) {
 	delete(w.releases, p)
 	delete(w.channels, wirePath(p))
 	delete(w.licenses, wirePath(p))
+	delete(w.stored.files, p)
 	told, found := w.files[p]
 	if !found {
 		return
