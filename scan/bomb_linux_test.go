@@ -203,8 +203,9 @@ func TestBombs(t *testing.T) {
 			if (len(kinds) == 0) != (tt.want == nil) || slices.ContainsFunc(kinds, unwanted) {
 				t.Errorf("gaps of kind %q, want %q", kinds, tt.want)
 			}
-			usage := a.state.SysUsage().(*syscall.Rusage)
-			peakMiB, seconds := usage.Maxrss>>10, (a.state.UserTime() + a.state.SystemTime()).Seconds()
+			state, _ := a.death()
+			usage := state.SysUsage().(*syscall.Rusage)
+			peakMiB, seconds := usage.Maxrss>>10, (state.UserTime() + state.SystemTime()).Seconds()
 			if peakMiB > tt.mostMiB || seconds > float64(tt.mostSeconds) {
 				t.Errorf("it took %d MiB and %.1f s, want at most %d MiB and %d s", peakMiB, seconds, tt.mostMiB, tt.mostSeconds)
 			}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 
 	scalibrlog "github.com/google/osv-scalibr/log"
 )
@@ -47,7 +48,8 @@ type hello struct {
 // Child is the process that reads one layer. It confines itself to its working directory, says on stdout how, reads a layer from
 // stdin and writes its inventory, or its files, to stdout. It returns the exit code: 0 when it has written one, or there was no layer to read.
 func Child(stdin io.Reader, stdout io.Writer) int {
-	os.Stdout = os.Stderr // or a library that prints would speak in our answer
+	os.Stdout = os.Stderr      // or a library that prints would speak in our answer
+	runtime.MemProfileRate = 0 // nobody will ask
 	scalibrlog.SetLogger(silence{})
 	if err := readOne(stdin, stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)

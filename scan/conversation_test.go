@@ -73,7 +73,7 @@ func FuzzAnswer(f *testing.F) {
 			return
 		}
 		layer := oci.FromBytes(answer)
-		a := reply{state: state, cpuSeconds: maxCPUSeconds}
+		a := reply{death: func() (*os.ProcessState, string) { return state, "" }, cpuSeconds: maxCPUSeconds}
 		const limit = 1000
 		if files {
 			err := (&frames{r: c.answer, maxBytes: limit}).show(t.Context(), &a, func(_ context.Context, name string, content io.Reader) error {

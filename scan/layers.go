@@ -155,8 +155,9 @@ func (l *Layers) readLayer(ctx context.Context, layer oci.Descriptor, r io.Reade
 
 // complain tells the log what became of a process that did not answer.
 func (l *Layers) complain(ctx context.Context, layer oci.Digest, gap gate.Gap, a reply) {
+	state, complaint := a.death()
 	l.log.WarnContext(ctx, "a layer was not read", "digest", layer, "gap", gap.Kind, "why", gap.Why,
-		"state", a.state.String(), "complaint", printable(a.complaint))
+		"state", state.String(), "complaint", printable(complaint))
 }
 
 // begun looks at how the layer r begins. What cannot be read is read to its end.

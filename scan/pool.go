@@ -165,18 +165,19 @@ func (c *child) end() *os.ProcessState {
 
 // reply is what came of asking a child.
 type reply struct {
-	answer    []byte
-	flooded   bool
-	late      bool
-	state     *os.ProcessState
-	complaint string
-	// cpuSeconds is the processor time it had.
-	cpuSeconds uint64
+	answer  []byte
+	flooded bool
+	late    bool
+	// answered says that the answer could be read, sentAll that all files of a layer were sent, but for what the gaps in left say.
+	answered, sentAll bool
+	left              []gate.Gap
 	// malformed is why the answer cannot be read; empty if it can.
 	malformed string
-	// sentAll says that all files of a layer were sent, but for what the gaps in left say.
-	sentAll bool
-	left    []gate.Gap
+	// death waits until nothing is left of the child, and returns how it ended and what it complained of. That takes milliseconds, for which
+	// an answer need not wait: it is checked, and how a child ends says nothing of whose hands it was in.
+	death func() (*os.ProcessState, string)
+	// cpuSeconds is the processor time it had.
+	cpuSeconds uint64
 }
 
 // ask has the child read the layer r and ends it. An error is r's or ctx's; whatever goes wrong with the child is in the reply,
@@ -196,11 +197,11 @@ func (c *child) ask(ctx context.Context, o order, r io.Reader) (reply, error) {
 func (c *child) converse(
 	ctx context.Context, o order, r io.Reader, patience time.Duration, listen func(context.Context, *reply) error,
 ) (reply, error) {
-	defer c.end()
+	defer func() { go c.end() }()
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	defer context.AfterFunc(ctx, c.kill)()
-	a := reply{cpuSeconds: c.settings.cpuSeconds}
+	a := reply{cpuSeconds: c.settings.cpuSeconds, death: func() (*os.ProcessState, string) { return c.end(), c.complaint.String() }}
 	var listening sync.WaitGroup
 	listening.Go(func() {
 		if err := listen(ctx, &a); err != nil {
@@ -217,8 +218,6 @@ func (c *child) converse(
 	_ = c.stdout.SetReadDeadline(time.Now().Add(patience)) // it fails only for a closed file, whose reading has ended
 	listening.Wait()
 	a.late = a.late || patience <= 0
-	a.state = c.end()
-	a.complaint = c.complaint.String()
 	return a, context.Cause(ctx)
 }
 
@@ -263,11 +262,11 @@ func (c *child) feed(ctx context.Context, o order, r io.Reader, patience time.Du
 
 // inventory returns what the child found, or the gap its failure is.
 func (a reply) inventory(layer oci.Digest) (gate.LayerInventory, *gate.Gap) {
-	if gap := a.failure(); gap != nil {
-		return gate.LayerInventory{}, gap
+	if a.flooded || a.late {
+		return gate.LayerInventory{}, a.failure()
 	}
 	inv, err := decodeInventory(a.answer, layer)
-	if err != nil {
+	if a.answered = err == nil; !a.answered {
 		a.malformed = err.Error()
 	}
 	return inv, a.failure()
@@ -279,23 +278,23 @@ func (a reply) failure() *gate.Gap {
 		return &gate.Gap{Kind: kind, Why: fmt.Sprintf(format, args...)}
 	}
 	switch {
-	case a.sentAll:
+	case a.sentAll, a.answered:
 		return nil
 	case a.flooded:
 		return gap(gate.GapLimit, "there is more in the layer than fits an inventory of %d bytes", maxOutputBytes)
 	case a.late:
 		// No fact of the layer, as a limit would be, but of how busy this machine is. What only burns time meets maxCPUSeconds first.
 		return gap(gate.GapScanner, "the process that reads layers took longer than %s", busyTimeout)
-	case a.state.Success() && a.malformed != "":
+	}
+	switch state, complaint := a.death(); {
+	case state.Success():
 		return gap(gate.GapScanner, "the answer of the process that reads layers is malformed: %s", printable(a.malformed))
-	case a.state.Success():
-		return nil
-	case strings.Contains(a.complaint, "SIGXCPU") || a.state.UserTime()+a.state.SystemTime() >= time.Duration(a.cpuSeconds)*time.Second:
+	case strings.Contains(complaint, "SIGXCPU") || state.UserTime()+state.SystemTime() >= time.Duration(a.cpuSeconds)*time.Second:
 		return gap(gate.GapLimit, "reading the layer takes more than %d seconds of processor time", a.cpuSeconds)
-	case strings.Contains(a.complaint, "out of memory") || strings.Contains(a.complaint, "cannot allocate memory"):
+	case strings.Contains(complaint, "out of memory") || strings.Contains(complaint, "cannot allocate memory"):
 		return gap(gate.GapLimit, "reading the layer takes more memory than %d bytes", maxMemoryBytes)
 	default:
-		return gap(gate.GapScanner, "the process that reads layers died: %s", a.state)
+		return gap(gate.GapScanner, "the process that reads layers died: %s", state)
 	}
 }
 
