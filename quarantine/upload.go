@@ -167,12 +167,14 @@ func (u *Uploads) Purge(ctx context.Context, olderThan time.Duration) (int, erro
 
 // purge removes an upload that was last touched before then, and returns whether it was.
 func (u *Uploads) purge(ctx context.Context, session string, then time.Time) (bool, error) {
+	if old, err := u.isOlder(ctx, session, then); err != nil || !old { // before it is taken, or whoever writes to it would find it taken
+		return false, err
+	}
 	if !u.enter(session) {
 		return false, nil
 	}
 	defer u.leave(session)
-	touched, err := u.q.store.uploadTouched(ctx, session)
-	if err != nil || !touched.Before(then) {
+	if old, err := u.isOlder(ctx, session, then); err != nil || !old { // somebody was at it in between
 		return false, err
 	}
 	state, err := u.q.store.uploadState(ctx, session)
@@ -186,6 +188,15 @@ func (u *Uploads) purge(ctx context.Context, session string, then time.Time) (bo
 		}
 	}
 	return true, up.remove(ctx)
+}
+
+// isOlder reports whether nothing was added to an upload since then.
+func (u *Uploads) isOlder(ctx context.Context, session string, then time.Time) (bool, error) {
+	touched, err := u.q.store.uploadTouched(ctx, session)
+	if isNotFound(err) { // it was finished or given up meanwhile
+		return false, nil
+	}
+	return err == nil && touched.Before(then), err
 }
 
 // open takes an upload for the caller, who leaves it again.
