@@ -233,8 +233,8 @@ func (w *walk) hardLink(ctx context.Context, p place, target string) error {
 	alike := kind == databaseAt(source) && slices.Equal(wanting, w.readers.namesFor(source, kind))
 	unread := kind != noDatabase || len(wanting) > 0
 	if examined && alike {
-		named := runtimeOf(at)
-		unread = named != "" && named != runtimeOf(source)
+		named := runtimeOf(at).name
+		unread = named != "" && named != runtimeOf(source).name
 	}
 	if unread {
 		w.gap(gate.GapUnresolvedLink, at, fmt.Sprintf("a hard link to %q, which was not examined under that name", printable(target)))
@@ -263,7 +263,7 @@ func mayHold(p string, r io.Reader) (bool, error) {
 	if err != nil || !isExecutable(buf[:n]) {
 		return false, err
 	}
-	if runtimeOf(p) != "" {
+	if runtimeOf(p).name != "" {
 		return true, nil
 	}
 	for {

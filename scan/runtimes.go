@@ -19,19 +19,32 @@ type runtimeKind struct {
 	name string
 	// file matches the base name of its executable or its library.
 	file *regexp.Regexp
-	// version finds the version, its first group, among the text in the file. It begins with text that is always the same, or
-	// finding it would take as long as everything else together.
-	version *regexp.Regexp
+	// version finds the version in a file called base that holds data; empty if it is not there.
+	version func(base string, data []byte) string
+}
+
+// stating returns what finds a version as the first group of pattern, among the text in a file. It begins with text that is always the
+// same, or finding it would take as long as everything else together.
+func stating(pattern string) func(base string, data []byte) string {
+	text := regexp.MustCompile(pattern)
+	return func(_ string, data []byte) string {
+		if found := text.FindSubmatch(data); found != nil {
+			return string(found[1])
+		}
+		return ""
+	}
 }
 
 // runtimes are those that public images carry in this way. Go's is not among them: its binaries tell by themselves.
 var runtimes = []runtimeKind{
-	{"node", regexp.MustCompile(`^(?:node(?:js)?|libnode\.so[0-9.]*)$`), regexp.MustCompile(`nodejs\.org/download/[a-z-]+/v(\d+\.\d+\.\d+)/`)},
-	{"java", regexp.MustCompile(`^libjvm\.so$`), regexp.MustCompile(` VM \([^)]*\) for [a-z0-9_-]+ JRE \(([0-9][0-9A-Za-z._+-]*)`)},
-	{"nginx", regexp.MustCompile(`^nginx(?:-debug)?$`), regexp.MustCompile(`\x00nginx version: nginx/(\d+\.\d+\.\d+)`)},
-	{"postgresql", regexp.MustCompile(`^postgres$`), regexp.MustCompile(`\(PostgreSQL\) (\d+(?:\.\d+)+)`)},
-	{"php", regexp.MustCompile(`^(?:php[0-9.]*(?:-cgi|-fpm)?|php-fpm[0-9.]*|libphp[0-9.]*\.so)$`), regexp.MustCompile(`X-Powered-By: PHP/(\d+\.\d+\.\d+)`)},
-	{"ruby", regexp.MustCompile(`^(?:ruby[0-9.]*|libruby[-0-9.]*\.so[0-9.]*)$`), regexp.MustCompile(`\x00ruby (\d+\.\d+\.\d+)(?:p\d+)? \(`)},
+	{"node", regexp.MustCompile(`^(?:node(?:js)?|libnode\.so[0-9.]*)$`), stating(`nodejs\.org/download/[a-z-]+/v(\d+\.\d+\.\d+)/`)},
+	{"java", regexp.MustCompile(`^libjvm\.so$`), stating(` VM \([^)]*\) for [a-z0-9_-]+ JRE \(([0-9][0-9A-Za-z._+-]*)`)},
+	{"nginx", regexp.MustCompile(`^nginx(?:-debug)?$`), stating(`\x00nginx version: nginx/(\d+\.\d+\.\d+)`)},
+	{"postgresql", regexp.MustCompile(`^postgres$`), stating(`\(PostgreSQL\) (\d+(?:\.\d+)+)`)},
+	{"php", regexp.MustCompile(`^(?:php[0-9.]*(?:-cgi|-fpm)?|php-fpm[0-9.]*|libphp[0-9.]*\.so)$`), stating(`X-Powered-By: PHP/(\d+\.\d+\.\d+)`)},
+	{"ruby", regexp.MustCompile(`^(?:ruby[0-9.]*|libruby[-0-9.]*\.so[0-9.]*)$`), stating(`\x00ruby (\d+\.\d+\.\d+)(?:p\d+)? \(`)},
+	{"python", pythonFile, pythonVersion},
+	{"redis", redisFile, redisVersion},
 }
 
 // busyboxVersion finds the version of BusyBox under any name: it is installed as all the programs it stands for, hard links of one
@@ -43,41 +56,24 @@ const busyboxMark = "BusyBox v"
 // pythonFile matches an interpreter or its library, whose name tells the line of releases it is of.
 var pythonFile = regexp.MustCompile(`^(?:lib)?python(\d\.\d+)[a-z]*(?:\.so(?:\.\d+)*)?$`)
 
-// runtimeOf returns the runtime that an executable at p would be taken for by its name; empty if none. BusyBox is not among them: it is
-// known by what is in it.
-func runtimeOf(p string) string {
+// runtimeOf returns the runtime that an executable at p would be taken for by its name; the zero one if none. BusyBox is not among them:
+// it is known by what is in it.
+func runtimeOf(p string) runtimeKind {
 	base := path.Base(p)
 	for _, r := range runtimes {
 		if r.file.MatchString(base) {
-			return r.name
+			return r
 		}
 	}
-	switch {
-	case pythonFile.MatchString(base):
-		return "python"
-	case redisFile.MatchString(base):
-		return "redis"
-	}
-	return ""
+	return runtimeKind{}
 }
 
 // readRuntime returns the runtime f is, if it is one.
 func readRuntime(_ context.Context, f file) ([]gate.Package, error) {
-	base := path.Base(f.path)
-	name, version := "", ""
-	for _, r := range runtimes {
-		if !r.file.MatchString(base) {
-			continue
-		}
-		if found := r.version.FindSubmatch(f.data); found != nil {
-			name, version = r.name, string(found[1])
-		}
-	}
-	if line := pythonFile.FindStringSubmatch(base); line != nil {
-		name, version = "python", pythonVersion(f.data, line[1])
-	}
-	if redisFile.MatchString(base) {
-		name, version = "redis", redisVersion(f.data)
+	r := runtimeOf(f.path)
+	name, version := r.name, ""
+	if name != "" {
+		version = r.version(path.Base(f.path), f.data)
 	}
 	if bytes.Contains(f.data, []byte(busyboxMark)) {
 		if found := busyboxVersion.FindSubmatch(f.data); found != nil {
@@ -93,10 +89,10 @@ func readRuntime(_ context.Context, f file) ([]gate.Package, error) {
 	return []gate.Package{{Type: "generic", Name: name, Version: version}}, nil
 }
 
-// pythonVersion finds the text that is a release of line, "3.11.2": no other in the file begins so. Linkers let it end another text,
-// a path, of the same ending.
-func pythonVersion(data []byte, line string) string {
-	begin := []byte(line + ".")
+// pythonVersion finds the text that is a release of the line in a file's name, "3.11.2": no other in the file begins so. Linkers let it end
+// another text, a path, of the same ending.
+func pythonVersion(base string, data []byte) string {
+	begin := []byte(pythonFile.FindStringSubmatch(base)[1] + ".")
 	for at := 0; ; {
 		i := bytes.Index(data[at:], begin)
 		if i < 0 {
@@ -127,7 +123,7 @@ var redisBuild = regexp.MustCompile(`(\d+\.\d+\.\d+)(?:\d{19}|[A-Za-z0-9._-]*-\d
 const maxBuildBytes = 128
 
 // redisVersion finds the version in what identifies the build, the only text with it that is not just a number.
-func redisVersion(data []byte) string {
+func redisVersion(_ string, data []byte) string {
 	for len(data) > 0 {
 		line, rest, _ := bytes.Cut(data, []byte{0})
 		data = rest
