@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"path"
 	"regexp"
@@ -62,15 +61,8 @@ func readYarn(ctx context.Context, f file) ([]gate.Package, error) {
 		if path.Base(entry.Name) != packageJSON.name {
 			continue
 		}
-		size := int64(min(entry.UncompressedSize64, maxBundledBytes+1)) // as it says; archive/zip reads no further
-		err := b.manifest(ctx, cleanPath(entry.Name), size, func() ([]byte, error) {
-			content, err := entry.Open()
-			if err != nil {
-				return nil, err
-			}
-			data, err := io.ReadAll(content)
-			return data, errors.Join(err, content.Close())
-		})
+		size := int64(min(entry.UncompressedSize64, maxBundledBytes+1)) // as it says, which is found out
+		err := b.manifest(ctx, cleanPath(entry.Name), size, func() ([]byte, error) { return readZipped(entry, make([]byte, size)) })
 		if err != nil {
 			return b.packages, err
 		}

@@ -3,7 +3,6 @@ package scan
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -172,21 +171,6 @@ func (a *javaArchives) unpack(f *zip.File, outer []byte) ([]byte, error) {
 		return outer[from : from+size], nil
 	}
 	return readZipped(f, make([]byte, size))
-}
-
-// readZipped reads f into content, which is as long as f says it is.
-func readZipped(f *zip.File, content []byte) ([]byte, error) {
-	r, err := f.Open()
-	if err != nil {
-		return nil, err
-	}
-	_, err = io.ReadFull(r, content)
-	if err == nil { // the end is where a checksum that is wrong, or more than was announced, shows
-		if _, err = r.Read(make([]byte, 1)); errors.Is(err, io.EOF) {
-			err = nil
-		}
-	}
-	return content, errors.Join(err, r.Close())
 }
 
 // addProperties adds the package that a pom.properties states.

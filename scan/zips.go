@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"io"
 
 	"github.com/klauspost/compress/zip"
 )
@@ -98,4 +99,19 @@ func (d zipDirectory) widened(before []byte) (zipDirectory, error) {
 		}
 	}
 	return wide, nil
+}
+
+// readZipped reads f into content, which is as long as f says it is.
+func readZipped(f *zip.File, content []byte) ([]byte, error) {
+	r, err := f.Open()
+	if err != nil {
+		return nil, err
+	}
+	_, err = io.ReadFull(r, content)
+	if err == nil { // the end is where a checksum that is wrong, or more than was announced, shows
+		if _, err = r.Read(make([]byte, 1)); errors.Is(err, io.EOF) {
+			err = nil
+		}
+	}
+	return content, errors.Join(err, r.Close())
 }
