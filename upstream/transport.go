@@ -44,7 +44,7 @@ func newTransport(s settings) (*http.Transport, error) {
 	if !s.UnsafePrivateAddresses {
 		dialer.Control = RefusePrivate
 	}
-	roots, err := loadRoots(s.CAFile)
+	roots, err := Roots(s.CAFile)
 	if err != nil {
 		return nil, fmt.Errorf("ca_file: %w", err)
 	}
@@ -65,8 +65,8 @@ func newTransport(s settings) (*http.Transport, error) {
 	}, nil
 }
 
-// loadRoots returns the system's roots and those of file; nil, which stands for the system's, when there is no file.
-func loadRoots(file string) (*x509.CertPool, error) {
+// Roots returns the system's roots and those of file, in PEM; nil, which stands for the system's, when there is no file.
+func Roots(file string) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil
 	}

@@ -3,25 +3,23 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/tidewaiter/tidewaiter/oci"
+	"github.com/tidewaiter/tidewaiter/upstream"
 )
 
 // Limits of asking as a node does.
 const (
 	nodeRequestTimeout = 2 * time.Minute  // the proxy answers after gate.hold at the latest, which is less than what cuts silent connections
 	maxNodeWait        = 30 * time.Second // between attempts, whatever the proxy asks for
-	maxCABytes         = 4 << 20          // the bundles systems come with are 250 KB
 )
 
 // node asks a proxy as the clients on nodes do, and follows it nowhere.
@@ -38,33 +36,11 @@ func newNode(server, caFile string) (*node, error) {
 		return nil, fmt.Errorf("%s is not an http or https URL without a path", shownServer(server))
 	}
 	transport := &http.Transport{DisableCompression: true, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}}
-	if caFile != "" {
-		if transport.TLSClientConfig.RootCAs, err = readRoots(caFile); err != nil {
-			return nil, err
-		}
+	if transport.TLSClientConfig.RootCAs, err = upstream.Roots(caFile); err != nil {
+		return nil, err
 	}
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &node{server: u, client: &http.Client{Transport: transport, CheckRedirect: stay, Timeout: nodeRequestTimeout}, after: time.After}, nil
-}
-
-func readRoots(file string) (*x509.CertPool, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }() // only read from
-	content, err := oci.ReadBounded(f, maxCABytes)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", file, err)
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil { // a machine without roots of its own trusts the file alone
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(content) {
-		return nil, fmt.Errorf("%s holds no certificate", file)
-	}
-	return pool, nil
 }
 
 // nodeAnswer is what the proxy answered.
