@@ -1,13 +1,8 @@
 package scan
 
 import (
-	"slices"
 	"strings"
 	"testing"
-
-	gocmp "github.com/google/go-cmp/cmp"
-
-	"github.com/tidewaiter/tidewaiter/gate"
 )
 
 // apkStates are states of apk that are written in unusual ways, as dpkgStates are.
@@ -38,23 +33,7 @@ var apkStates = []struct {
 func TestAPKState(t *testing.T) {
 	for _, tt := range apkStates {
 		t.Run(tt.name, func(t *testing.T) {
-			got := readTar(t, regular("lib/apk/db/installed", tt.state))
-			var packages []string
-			for _, f := range got.Files {
-				for _, p := range f.Packages {
-					packages = append(packages, p.Name+" "+p.Version)
-				}
-			}
-			if diff := gocmp.Diff(tt.want, packages); diff != "" {
-				t.Errorf("packages (-want +got):\n%s", diff)
-			}
-			var wantGaps []gate.GapKind
-			if tt.gap {
-				wantGaps = []gate.GapKind{gate.GapUnreadablePackage}
-			}
-			if kinds := gapKinds(got.Gaps); !slices.Equal(kinds, wantGaps) {
-				t.Errorf("gaps %v, want %v", got.Gaps, wantGaps)
-			}
+			wantState(t, readTar(t, regular("lib/apk/db/installed", tt.state)), tt.want, tt.gap)
 		})
 	}
 }

@@ -65,28 +65,33 @@ var dpkgStates = []struct {
 func TestDpkgState(t *testing.T) {
 	for _, tt := range dpkgStates {
 		t.Run(tt.name, func(t *testing.T) {
-			got := readTar(t, regular("var/lib/dpkg/status", tt.state))
-			var packages []string
-			for _, f := range got.Files {
-				for _, p := range f.Packages {
-					s := p.Name + " " + p.Version
-					if p.Source != "" {
-						s += " of " + p.Source + " " + p.SourceVersion
-					}
-					packages = append(packages, s)
-				}
-			}
-			if diff := gocmp.Diff(tt.want, packages); diff != "" {
-				t.Errorf("packages (-want +got):\n%s", diff)
-			}
-			var wantGaps []gate.GapKind
-			if tt.gap {
-				wantGaps = []gate.GapKind{gate.GapUnreadablePackage}
-			}
-			if kinds := gapKinds(got.Gaps); !slices.Equal(kinds, wantGaps) {
-				t.Errorf("gaps %v, want %v", got.Gaps, wantGaps)
-			}
+			wantState(t, readTar(t, regular("var/lib/dpkg/status", tt.state)), tt.want, tt.gap)
 		})
+	}
+}
+
+// wantState fails unless got has the packages want, "name version", with the source if it is another, and a gap if there is to be one.
+func wantState(t *testing.T, got gate.LayerInventory, want []string, gap bool) {
+	t.Helper()
+	var packages []string
+	for _, f := range got.Files {
+		for _, p := range f.Packages {
+			s := p.Name + " " + p.Version
+			if p.Source != "" {
+				s += " of " + p.Source + " " + p.SourceVersion
+			}
+			packages = append(packages, s)
+		}
+	}
+	if diff := gocmp.Diff(want, packages); diff != "" {
+		t.Errorf("packages (-want +got):\n%s", diff)
+	}
+	var wantGaps []gate.GapKind
+	if gap {
+		wantGaps = []gate.GapKind{gate.GapUnreadablePackage}
+	}
+	if kinds := gapKinds(got.Gaps); !slices.Equal(kinds, wantGaps) {
+		t.Errorf("gaps %v, want %v", got.Gaps, wantGaps)
 	}
 }
 
